@@ -1,0 +1,401 @@
+"""The vocabulary: frozen records that every room of the house speaks, and the error hierarchy.
+
+Shapes use N images, C channels of a layer, D channels of its lower layer, K reference images,
+V virtual neurons and E embedding dimensions. Arrays are NumPy and are never written to after a
+record is made. This module imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+SCHEMA = 1
+"""Version of the stored form of these records. It is part of every key: raise it on any change."""
+
+
+# Errors. Each message is one sentence that says what happened and what to do about it.
+
+
+class ExplorerError(Exception):
+    """The root of every error that a person is meant to read."""
+
+
+class BadInput(ExplorerError):
+    """Something the person gave (a name, a file, a parameter) cannot be used. Exit code 2."""
+
+
+class DeadNeuron(BadInput):
+    """The channel fires on no image of the set, so it has no references to split or explain."""
+
+
+class MissingRule(BadInput):
+    """A module has no relevance rule; the message names it and offers gradient x activation."""
+
+
+class Unavailable(ExplorerError):
+    """Something outside (a hub, a package, a device, disk space) cannot be had. Exit code 2."""
+
+
+class OutOfMemory(Unavailable):
+    """The device has too little memory even for the smallest batch."""
+
+
+class Cancelled(ExplorerError):
+    """The person withdrew the question before it was answered."""
+
+
+# What is looked at.
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A network, its weights, a set of images and an embedder, under one name.
+
+    ``layers`` lists the layers scanned ahead; empty means the explorer's own choice.
+    """
+
+    name: str
+    network: str
+    weights: str
+    images: str
+    embedder: str
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """One channel of one layer. Its ``address``, ``layer:channel``, is the URL and CLI form."""
+
+    workspace: str
+    layer: str
+    channel: int
+
+    @property
+    def address(self) -> str:
+        return f"{self.layer}:{self.channel}"
+
+    @classmethod
+    def parse(cls, workspace: str, address: str) -> Neuron:
+        """Read ``layer:channel``; raise BadInput when it is not of that form."""
+        layer, colon, channel = address.rpartition(":")
+        if not colon or not layer or not (channel.isascii() and channel.isdigit()):
+            raise BadInput(
+                f"'{address}' is not a neuron: write LAYER:CHANNEL, such as blocks.5.3.bn2:74."
+            )
+        if len(channel) > 9:
+            raise BadInput(f"'{address}' is not a neuron: no layer has that many channels.")
+        return cls(workspace, layer, int(channel))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A browsable layer: a tensor of the traced network that has channels.
+
+    ``rectified`` layers follow an activation function that is zero below zero (ReLU and its
+    kin); their channels are ranked on the rectified value before any ceiling (ReLU6).
+    ``ceiling`` is that upper clip, if there is one. ``lowers`` are the layers that a split may
+    attribute to, nearest first: earlier, and reached through at least one operation that mixes
+    channels. ``lower`` is the default among them: the nearest that is rectified ("" if none).
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    rectified: bool
+    ceiling: float | None
+    lowers: tuple[str, ...]
+    lower: str
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the network's input: short side to ``resize``, centre ``crop``
+    (both in pixels), divided by 255, minus ``mean``, over ``std`` (per RGB channel)."""
+
+    resize: int
+    crop: int
+    interpolation: str  # "bilinear" | "bicubic"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """What a person needs to know of a loaded network. ``notice`` is "" or one sentence to show
+    (random weights, say). ``digest`` is that of the weights as loaded. ``classes`` are names of
+    its outputs, () where unknown. ``default_layer`` is where browsing starts."""
+
+    source: str
+    weights: str
+    digest: str
+    parameters: int
+    layers: tuple[Layer, ...]
+    default_layer: str
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    notice: str
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that name; BadInput, naming near ones, when there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        import difflib
+
+        near = difflib.get_close_matches(name, [layer.name for layer in self.layers], 3, 0.3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise BadInput(f"There is no layer '{name}' in {self.source}{hint or '.'}")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The pictures of a workspace, in order of their relative path (the image id is the index).
+
+    ``digest`` depends on paths and contents, not on where the folder lies. ``labels`` i32[N]
+    index ``label_names`` (-1: none). ``sources`` i32[N]: pictures with one number show the same
+    photograph, and a gallery takes at most one of them. ``credits`` is shown wherever the
+    pictures are.
+    """
+
+    name: str
+    root: str
+    digest: str
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    sources: np.ndarray
+    credits: str
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def label(self, image: int) -> str:
+        """The name of an image's label, "" when it has none."""
+        number = int(self.labels[image])
+        return self.label_names[number] if number >= 0 else ""
+
+
+# What is measured.
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One layer over all images, channel-major, so that one neuron is one contiguous read.
+
+    ``maximum`` f16[C,N]: spatial maximum of the rectified, unclipped value (the raw value where
+    the layer is not rectified); ``mean`` f16[C,N]: spatial mean of the same; ``position``
+    u16 or u32[C,N]: flat argmax in the layer's height x width. ``valid`` bool[N] is false for
+    pictures that could not be read, listed in ``skipped`` as (relative path, reason).
+    """
+
+    layer: str
+    maximum: np.ndarray
+    mean: np.ndarray
+    position: np.ndarray
+    valid: np.ndarray
+    skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a scan did. ``seconds`` counts this run only; ``images`` all that are stored."""
+
+    images: int
+    skipped: tuple[tuple[str, str], ...]
+    layers: tuple[str, ...]
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class ReferenceQuery:
+    """Which images stand for a neuron.
+
+    ``by`` is "max" or "mean" (spatial). ``range`` is "top" (the highest), "quantiles" (from
+    evenly spaced quantiles of the positive values, highest first) or "random" (``seed``, over
+    all images). At most ``count``, at most one per source photograph.
+    """
+
+    by: str = "max"
+    range: str = "top"
+    count: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class References:
+    """The reference images of a neuron: ``index`` i64[K], ``value`` f32[K] descending,
+    ``position`` i64[K] the flat argmax of each in the layer's map."""
+
+    neuron: Neuron
+    query: ReferenceQuery
+    index: np.ndarray
+    value: np.ndarray
+    position: np.ndarray
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Where a neuron looks in its references. ``box`` i32[K,4]: left, top, right, bottom in
+    pixels of the network's view (exclusive end). ``heat`` u8[K,S,S]: relevance magnitude,
+    blurred, 255 = strongest, reduced to S pixels a side. ``degenerate`` bool[K]: no usable map,
+    the box is the whole picture. ``rule`` says how the relevance was found."""
+
+    neuron: Neuron
+    query: ReferenceQuery
+    index: np.ndarray
+    box: np.ndarray
+    heat: np.ndarray
+    degenerate: np.ndarray
+    rule: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """A neuron divided into V virtual neurons over its K references; one shape for all methods.
+
+    ``strength`` f32[V,K] >= 0: one-hot for clusterings (a zero column is an outlier), rectified
+    activation for weight surgery, weighted concept response for explanations. ``centroid``
+    f32[V,D]: centre or direction of each, in the space named by ``space`` (a layer).
+    ``map`` f32[K,2]: the first two principal components of the rows that were divided.
+    ``scores`` holds numbers such as silhouette and stability; ``provenance`` holds versions and
+    digests. V is ordered by size, largest first.
+    """
+
+    neuron: Neuron
+    method: str
+    version: int
+    params: Mapping[str, Any]
+    seed: int
+    references: References
+    strength: np.ndarray
+    centroid: np.ndarray
+    space: str
+    map: np.ndarray
+    scores: Mapping[str, float]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def k(self) -> int:
+        """How many virtual neurons there are."""
+        return int(self.strength.shape[0])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """i64[K]: the strongest virtual neuron of each reference, -1 for an outlier."""
+        return np.where(self.strength.max(axis=0) > 0, self.strength.argmax(axis=0), -1)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """References per virtual neuron."""
+        return tuple(int((self.labels == v).sum()) for v in range(self.k))
+
+
+@dataclass(frozen=True)
+class Projection:
+    """``map`` f32[K,2]: the rows of a split on a plane, by ``algorithm`` ("umap")."""
+
+    map: np.ndarray
+    algorithm: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number with what is needed to judge it: ``null`` is its mean under random labels of the
+    same sizes (or shuffled references), ``null_sd`` their standard deviation, ``n`` what was
+    averaged. NaN means not defined (k = 1, say)."""
+
+    value: float
+    null: float
+    null_sd: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How well a split agrees with an embedder: mean distances within (``intra``, lower is
+    better) and between (``inter``, higher) virtual neurons, their ``gap`` (higher), ``overall``,
+    and the Pearson ``correlation`` (higher) of the pairwise distances of the method's rows with
+    the embedder's. ``notice`` is "" or says that a stand-in was used."""
+
+    embedder: str
+    title: str
+    notice: str
+    intra: Score
+    inter: Score
+    gap: Score
+    overall: float
+    correlation: Score
+
+
+@dataclass(frozen=True)
+class EmbedderInfo:
+    """An embedder as found on this machine: ``requested`` by the workspace, ``used`` in fact,
+    ``title`` to show, ``notice`` ("" or why a stand-in is used), ``texts``: it embeds text too."""
+
+    requested: str
+    used: str
+    title: str
+    notice: str
+    texts: bool
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """One row per channel: ``maximum`` and ``mean`` f32[C] over images (of the spatial maximum
+    and mean), ``density`` f32[C] the share of images on which it fires, ``alive`` bool[C],
+    ``top`` i32[C,T] its highest images (-1 pads), ``label`` i32[C] the most frequent label of
+    its top references (-1: none), ``purity`` f32[C] that label's share of them."""
+
+    layer: str
+    maximum: np.ndarray
+    mean: np.ndarray
+    density: np.ndarray
+    alive: np.ndarray
+    top: np.ndarray
+    label: np.ndarray
+    purity: np.ndarray
+
+
+@dataclass(frozen=True)
+class Search:
+    """A layer ranked by text: ``score`` f32[C], cosine of the text with the mean embedding of
+    each channel's top references, NaN where dead. Higher is closer."""
+
+    layer: str
+    text: str
+    embedder: str
+    notice: str
+    score: np.ndarray
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """A drawn figure: file ``name``, ``media`` type and its bytes as u8[n]."""
+
+    name: str
+    media: str
+    data: np.ndarray
+
+
+# What is under way.
+
+
+@dataclass(frozen=True)
+class Status:
+    """A question on its way. ``state`` is waiting, running, done, failed or cancelled;
+    ``fraction`` 0 to 1; ``place`` in the queue (0 = running); ``eta`` seconds or None;
+    ``title`` says what it computes."""
+
+    key: str
+    state: str
+    title: str
+    fraction: float = 0.0
+    message: str = ""
+    place: int = 0
+    eta: float | None = None
