@@ -375,6 +375,35 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """``values`` f32[K,D]: one row per reference (relevance or embedding), named by ``space``."""
+
+    values: np.ndarray
+    space: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Pictures assigned to the virtual neurons of a split: ``index`` i64[K], ``label`` i64[K]
+    (-1: the neuron does not fire), ``ratio`` f32[K] distance to the nearest centroid over that
+    to the second nearest (0: certain, 1: undecided; NaN with one virtual neuron)."""
+
+    index: np.ndarray
+    label: np.ndarray
+    ratio: np.ndarray
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A channel's values over the images: ``counts`` i64[B] between ``edges`` f32[B+1], and
+    ``zero``, how many images are at or below zero (not in ``counts``) where rectified."""
+
+    counts: np.ndarray
+    edges: np.ndarray
+    zero: int
+
+
+@dataclass(frozen=True)
 class FigureFile:
     """A drawn figure: file ``name``, ``media`` type and its bytes as u8[n]."""
 

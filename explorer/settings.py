@@ -1,4 +1,4 @@
-"""Settings from the environment and workspaces from ``explorer.toml``; the only reader of either."""
+"""Settings from the environment, workspaces from ``explorer.toml``; the only reader of either."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VARIABLES: dict[str, str] = {
     "EXPLORER_UPLOAD_MB": "largest upload in megabytes (default: 10)",
     "EXPLORER_ENGINE": "local (default: local)",
 }
-"""Every environment variable that is read, with its meaning; any other EXPLORER_ name is refused."""
+"""Every environment variable that is read, with its meaning; other EXPLORER_ names are refused."""
 
 
 @dataclass(frozen=True)
