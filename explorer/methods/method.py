@@ -1,0 +1,31 @@
+"""What a method of splitting neurons is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from explorer.lab import Lab, Report
+from explorer.records import References, Split
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of splitting a neuron into virtual neurons.
+
+    ``Params`` is a frozen dataclass of ``option`` fields. ``rows(lab, references, params,
+    report)`` gives f32[K,D], one row per reference, and the space they lie in; ``split`` turns
+    them into virtual neurons. Raise ``version`` whenever either changes its numbers.
+    """
+
+    name: str
+    title: str
+    citation: str
+    summary: str
+    version: int
+    Params: type[Any]
+    rows: Callable[[Lab, References, Any, Report], tuple[np.ndarray, str]]
+    split: Callable[[Lab, References, Any, Report], Split]

@@ -1,0 +1,99 @@
+"""PURE: virtual neurons from circuits (Dreyer et al. 2024, arXiv 2404.06453).
+
+The relevance of a lower layer's channels for the neuron, one vector per reference image, is
+L1-normalised and clustered by k-means: images that reach the neuron through different channels
+below belong to different virtual neurons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from explorer.compute import clustering
+from explorer.lab import Lab, Report
+from explorer.methods.clustered import LARGEST_K, cluster
+from explorer.methods.method import Method
+from explorer.methods.params import option
+from explorer.records import BadInput, Layer, References, Split
+
+
+@dataclass(frozen=True)
+class Params:
+    """Settings of PURE."""
+
+    k: int = option(
+        0,
+        "Virtual neurons",
+        "How many to make; 0 chooses by silhouette and stability, and may answer 1",
+        minimum=0,
+        maximum=LARGEST_K,
+    )
+    attribution: str = option(
+        "gradient",
+        "Attribution",
+        "gradient x activation (as in the released code) or LRP epsilon-plus (as in the paper)",
+        choices=("gradient", "lrp"),
+    )
+    lower: str = option(
+        "",
+        "Lower layer",
+        "Whose channels make the circuit; empty: the previous rectified, channel-mixing layer",
+    )
+    seed: int = option(0, "Seed", "Of k-means and of the nulls", minimum=0, maximum=2**31 - 1)
+
+
+def split(lab: Lab, references: References, params: Params, report: Report) -> Split:
+    """Cluster the references by normalised relevance; centroids lie in the lower layer."""
+    values, space = rows(lab, references, params, report)
+    report(0.9, "Clustering")
+    return cluster(
+        (METHOD.name, METHOD.version),
+        replace(params, lower=space),
+        references,
+        values,
+        space,
+        {"network": lab.network.digest, "images": lab.images.digest},
+    )
+
+
+def rows(
+    lab: Lab, references: References, params: Params, report: Report
+) -> tuple[np.ndarray, str]:
+    """f32[K,D]: relevance over its L1 norm (methods.md 1.3), and the lower layer's name."""
+    layer = lab.network.layer(references.neuron.layer)
+    lower = _lower(lab, layer, params.lower)
+    relevance = lab.relevance(references, lower, params.attribution, report)
+    return clustering.normalise(relevance), lower.name
+
+
+def _lower(lab: Lab, layer: Layer, wanted: str) -> Layer:
+    name = wanted or layer.lower
+    if not name:
+        raise BadInput(
+            f"Layer {layer.name} has no earlier layer that mixes channels: choose a later layer."
+        )
+    if name not in layer.lowers:
+        lab.network.layer(name)
+        raise BadInput(
+            f"{name} cannot explain {layer.name}: choose an earlier layer that reaches it through "
+            f"mixed channels, such as {', '.join(layer.lowers[:3])}."
+        )
+    return lab.network.layer(name)
+
+
+METHOD = Method(
+    name="pure",
+    title="PURE (circuits)",
+    citation=(
+        "M. Dreyer, E. Purelku, J. Vielhaben, W. Samek, S. Lapuschkin: PURE: Turning Polysemantic "
+        "Neurons Into Pure Features by Identifying Relevant Circuits. CVPR Workshops, 2024. "
+        "arXiv:2404.06453"
+    ),
+    summary="Clusters references by which channels of a lower layer made the neuron fire.",
+    version=1,
+    Params=Params,
+    rows=rows,
+    split=split,
+)
