@@ -11,14 +11,34 @@ from explorer.records import (
     ImageSet,
     Layer,
     LayerTable,
+    NetworkInfo,
     Neuron,
     ReferenceQuery,
     References,
     Scan,
+    Workspace,
 )
 
 RANGES = ("top", "quantiles", "random")
 MEASURES = ("max", "mean")
+
+
+SCANNED_AHEAD_BYTES = 2 * 10**9
+BYTES_PER_VALUE = 6  # maximum f16, mean f16, position u16
+
+
+def default_layers(workspace: Workspace, network: NetworkInfo, images: int) -> list[str]:
+    """What is scanned ahead: the workspace's layers; else every rectified layer, if that takes
+    under 2 GB; else the default layer, its lower layer and the last rectified of each size."""
+    if workspace.layers:
+        return [network.layer(name).name for name in workspace.layers]
+    rectified = [layer for layer in network.layers if layer.rectified]
+    if sum(layer.channels for layer in rectified) * images * BYTES_PER_VALUE > SCANNED_AHEAD_BYTES:
+        first = network.layer(network.default_layer)
+        last = {(layer.height, layer.width): layer for layer in rectified}
+        chosen = {first.name, first.lower, *(layer.name for layer in last.values())} - {""}
+        return [layer.name for layer in network.layers if layer.name in chosen]
+    return [layer.name for layer in rectified] or [network.default_layer]
 
 
 def check_query(query: ReferenceQuery) -> None:

@@ -61,7 +61,7 @@ def split(lab: Lab, references: References, params: Params, report: Report) -> S
 def rows(
     lab: Lab, references: References, params: Params, report: Report
 ) -> tuple[np.ndarray, str]:
-    """f32[K,D]: relevance over its L1 norm (methods.md 1.3), and the lower layer's name."""
+    """f32[K,D]: relevance over its L1 norm, and the lower layer's name."""
     layer = lab.network.layer(references.neuron.layer)
     lower = _lower(lab, layer, params.lower)
     relevance = lab.relevance(references, lower, params.attribution, report)
