@@ -162,14 +162,10 @@ class Backend:
         return browse.histogram(opened.scan, neuron.channel, bins)
 
     def crops(self, neuron: Neuron, query: ReferenceQuery, asker: Asker) -> Crops | Status:
-        return self._about(
-            neuron, asker, lambda ws: questions.crops(ws, neuron, query), Crops
-        )
+        return self._about(neuron, asker, lambda ws: questions.crops(ws, neuron, query), Crops)
 
     def split(self, question: SplitQuestion, asker: Asker) -> Split | Status:
-        return self._about(
-            question.neuron, asker, lambda ws: questions.split(ws, question), Split
-        )
+        return self._about(question.neuron, asker, lambda ws: questions.split(ws, question), Split)
 
     def projection(self, question: SplitQuestion, asker: Asker) -> Projection | Status:
         return self._about(
@@ -201,11 +197,11 @@ class Backend:
         info = self.embedder(question.neuron.workspace, asker, embedder)
         if isinstance(info, Status):
             return info
-        used = embedders.identity(info.used)
+        weights = embedders.identity(info.used)
         answer = self._about(
             question.neuron,
             asker,
-            lambda ws: questions.alignment(ws, question, used),
+            lambda ws: questions.alignment(ws, question, info.used, weights),
             Alignment,
         )
         return replace(answer, notice=info.notice) if isinstance(answer, Alignment) else answer
@@ -219,14 +215,12 @@ class Backend:
             return info
         if not info.texts:
             raise BadInput(f"{info.title} embeds pictures only: choose one that embeds text too.")
-        used = embedders.identity(info.used)
-        question = questions.search(opened.workspace, layer, text, used)
+        weights = embedders.identity(info.used)
+        question = questions.search(opened.workspace, layer, text, info.used, weights)
         answer = self._ask(question, opened.identity, asker, Search)
         return replace(answer, notice=info.notice) if isinstance(answer, Search) else answer
 
-    def figure(
-        self, recipe: Mapping[str, Any], form: str, asker: Asker
-    ) -> FigureFile | Status:
+    def figure(self, recipe: Mapping[str, Any], form: str, asker: Asker) -> FigureFile | Status:
         """A figure file from its recipe; ``form`` is pdf, svg or png."""
         from explorer.figures import validate
 
@@ -301,9 +295,7 @@ class Backend:
             interactive=question.kind not in BATCH,
         )
 
-    def _about(
-        self, neuron: Neuron, asker: Asker, build: Any, kind: type[T]
-    ) -> T | Status:
+    def _about(self, neuron: Neuron, asker: Asker, build: Any, kind: type[T]) -> T | Status:
         """Ask about a neuron whose layer must be scanned first."""
         opened = self._scanned(neuron.workspace, neuron.layer, asker)
         if isinstance(opened, Status):
@@ -319,9 +311,7 @@ class Backend:
         images = self.images(ws, asker)
         if isinstance(images, Status):
             return images
-        identity = Identity(
-            network_identity(workspace.network, workspace.weights), images.digest
-        )
+        identity = Identity(network_identity(workspace.network, workspace.weights), images.digest)
         return _Opened(workspace, network, images, identity)
 
     def _scanned(self, ws: str, layer: str, asker: Asker) -> _Scanned | Status:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -42,10 +42,12 @@ class Lab(Protocol):
         """f32[K,D]: signed relevance of the lower layer's channels for the neuron in each
         reference, summed over space, not normalised. ``attribution`` is "gradient" or "lrp"."""
 
-    def embed(
-        self, embedder: str, index: np.ndarray, boxes: np.ndarray, report: Report
-    ) -> np.ndarray:
-        """f32[K,E]: embeddings of the boxes (i32[K,4] pixels) of the pictures, not normalised."""
+    def activations(self, layer: str, index: np.ndarray, report: Report) -> np.ndarray:
+        """f32[K,C]: spatial means of all channels of a layer in those pictures, read from the
+        scan (rectified where the layer is)."""
 
-    def embed_texts(self, embedder: str, texts: Sequence[str]) -> np.ndarray:
-        """f32[T,E]: embeddings of texts in the space of ``embed``."""
+    def embed_references(
+        self, references: References, embedder: str, report: Report
+    ) -> tuple[np.ndarray, str]:
+        """f32[K,E]: embeddings of the references, each cropped to where the neuron looks, and
+        the embedder used: ``embedder``, or the workspace's own where that is ""."""

@@ -70,18 +70,21 @@ def assignment(workspace: Workspace, question: SplitQuestion, query: ReferenceQu
     return Question("assignment", workspace, question.neuron.address, args, title)
 
 
-def alignment(workspace: Workspace, question: SplitQuestion, embedder: str) -> Question:
-    """``embedder`` is one found usable, with what identifies its weights."""
-    args = {"split": _split_args(question), "embedder": embedder}
+def alignment(
+    workspace: Workspace, question: SplitQuestion, embedder: str, weights: str
+) -> Question:
+    """``embedder`` is one found usable; ``weights`` identifies its weights."""
+    args = {"split": _split_args(question), "embedder": embedder, "weights": weights}
     title = f"Comparing the split of {question.neuron.address} with {embedder}"
     return Question("alignment", workspace, question.neuron.address, args, title)
 
 
-def search(workspace: Workspace, layer: str, text: str, embedder: str) -> Question:
+def search(workspace: Workspace, layer: str, text: str, embedder: str, weights: str) -> Question:
+    """Rank a layer by words; ``embedder`` and ``weights`` as in ``alignment``."""
     words = " ".join(text.split())
     if not words or len(words) > LONGEST_TEXT or not words.isprintable():
         raise BadInput(f"Search for 1 to {LONGEST_TEXT} readable characters.")
-    args = {"text": words, "embedder": embedder}
+    args = {"text": words, "embedder": embedder, "weights": weights}
     return Question("search", workspace, layer, args, f"Searching {layer} for '{words[:40]}'")
 
 

@@ -419,7 +419,7 @@ class FigureFile:
 class Status:
     """A question on its way. ``state`` is waiting, running, done, failed or cancelled;
     ``fraction`` 0 to 1; ``place`` in the queue (0 = running); ``eta`` seconds or None;
-    ``title`` says what it computes."""
+    ``title`` says what it computes. ``fault``: it failed by a fault of ours, not of the input."""
 
     key: str
     state: str
@@ -428,3 +428,4 @@ class Status:
     message: str = ""
     place: int = 0
     eta: float | None = None
+    fault: bool = False

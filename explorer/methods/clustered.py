@@ -2,71 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from explorer.compute import clustering
+from explorer.lab import Lab
+from explorer.methods.method import Method
+from explorer.methods.params import option
 from explorer.records import BadInput, References, Split
 
 LARGEST_K = 8
 
 
+def k_option() -> Any:
+    """The parameter ``k`` of a clustering method."""
+    return option(
+        0,
+        "Virtual neurons",
+        "How many to make; 0 chooses by silhouette and stability, and may answer 1",
+        minimum=0,
+        maximum=LARGEST_K,
+    )
+
+
+def seed_option() -> Any:
+    """The parameter ``seed``."""
+    return option(0, "Seed", "Of every random choice", minimum=0, maximum=2**31 - 1)
+
+
+def origin(lab: Lab) -> dict[str, Any]:
+    """What a split was made from, for its provenance."""
+    return {
+        "network": f"{lab.network.source} ({lab.network.weights})",
+        "weights": lab.network.digest,
+        "pictures": lab.images.digest,
+    }
+
+
 def cluster(
-    method: tuple[str, int],
+    method: Method,
+    lab: Lab,
     params: Any,
     references: References,
     rows: np.ndarray,
     space: str,
-    provenance: Mapping[str, Any],
 ) -> Split:
     """Divide the references by k-means on ``rows`` f32[K,D] (``params.k``, 0 = automatic).
 
-    ``method`` is its name and version; ``params`` needs ``k`` and ``seed``. Scores hold the
-    silhouette, its null (rows with shuffled columns) and the stability over resamples, in
-    [-1, 1], higher is better; they are absent for k = 1.
+    ``params`` needs ``k`` and ``seed``. Scores hold the silhouette, its null (rows with shuffled
+    columns) and the stability over resamples, in [-1, 1], higher is better; they are absent for
+    k = 1. ``provenance`` gains the ``profile`` of the same scores for every k that was tried, and
+    the k that ``auto`` chooses.
     """
     if params.k > len(rows):
         raise BadInput(
             f"{params.k} virtual neurons need as many references, and there are {len(rows)}: "
             "choose a smaller k."
         )
-    labels, centroids, scores = _labels(rows, params.k, params.seed)
+    labels, centroids, scores, profile = _divide(rows, params.k, params.seed)
     strength = np.zeros((len(centroids), len(rows)), np.float32)
     strength[labels, np.arange(len(rows))] = 1.0
     return Split(
         neuron=references.neuron,
-        method=method[0],
-        version=method[1],
+        method=method.name,
+        version=method.version,
         params=asdict(params),
         seed=params.seed,
         references=references,
         strength=strength,
-        centroid=centroids.astype(np.float32),
+        centroid=centroids,
         space=space,
         map=clustering.principal_plane(rows),
         scores=scores,
-        provenance=provenance,
+        provenance={**origin(lab), "profile": profile},
     )
 
 
-def _labels(
+def _divide(
     rows: np.ndarray, k: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Labels i64[K], centroids f32[V,D] and scores for k (0: chosen automatically)."""
-    chosen = k
-    if k == 0:
-        chosen = clustering.choose_k(rows, seed, min(LARGEST_K, len(rows) - 1)).k
-    if chosen == 1:
-        return np.zeros(len(rows), np.int64), rows.mean(axis=0, keepdims=True), {}
-    labels, centroids, _ = clustering.kmeans(rows, chosen, seed)
-    null, null_sd = clustering.null_silhouette(rows, chosen, seed)
-    scores = {
-        "silhouette": clustering.silhouette(rows, labels),
-        "null_silhouette": null,
-        "null_silhouette_sd": null_sd,
-        "stability": clustering.stability(rows, chosen, seed),
+) -> tuple[np.ndarray, np.ndarray, dict[str, float], dict[str, Any]]:
+    """Labels i64[K], centroids f32[V,D], the scores at the k used (0: chosen automatically), and
+    the profile of scores over every k that was tried."""
+    choice = clustering.choose_k(rows, seed, LARGEST_K)
+    labels, centroids, _ = clustering.kmeans(rows, k or choice.k, seed)
+    tried = len(choice.silhouettes)
+    profile = {
+        "chosen": choice.k,
+        "k": list(range(2, 2 + tried)),
+        "silhouette": [float(value) for value in choice.silhouettes],
+        "stability": [float(value) for value in choice.stabilities],
+        "null_shuffled": [float(value) for value in choice.shuffled],
+        "null_unimodal": [float(value) for value in choice.unimodal],
     }
-    return labels, centroids, scores
+    at = len(centroids) - 2
+    if not 0 <= at < tried:
+        return labels, centroids, {}, profile
+    scores = {
+        "silhouette": float(choice.silhouettes[at]),
+        "stability": float(choice.stabilities[at]),
+        "null_silhouette": float(choice.shuffled[at]),
+        "null_silhouette_sd": float(choice.shuffled_sd[at]),
+    }
+    return labels, centroids, scores, profile

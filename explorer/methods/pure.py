@@ -13,7 +13,7 @@ import numpy as np
 
 from explorer.compute import clustering
 from explorer.lab import Lab, Report
-from explorer.methods.clustered import LARGEST_K, cluster
+from explorer.methods.clustered import cluster, k_option, seed_option
 from explorer.methods.method import Method
 from explorer.methods.params import option
 from explorer.records import BadInput, Layer, References, Split
@@ -23,13 +23,7 @@ from explorer.records import BadInput, Layer, References, Split
 class Params:
     """Settings of PURE."""
 
-    k: int = option(
-        0,
-        "Virtual neurons",
-        "How many to make; 0 chooses by silhouette and stability, and may answer 1",
-        minimum=0,
-        maximum=LARGEST_K,
-    )
+    k: int = k_option()
     attribution: str = option(
         "gradient",
         "Attribution",
@@ -41,21 +35,14 @@ class Params:
         "Lower layer",
         "Whose channels make the circuit; empty: the previous rectified, channel-mixing layer",
     )
-    seed: int = option(0, "Seed", "Of k-means and of the nulls", minimum=0, maximum=2**31 - 1)
+    seed: int = seed_option()
 
 
 def split(lab: Lab, references: References, params: Params, report: Report) -> Split:
     """Cluster the references by normalised relevance; centroids lie in the lower layer."""
     values, space = rows(lab, references, params, report)
     report(0.9, "Clustering")
-    return cluster(
-        (METHOD.name, METHOD.version),
-        replace(params, lower=space),
-        references,
-        values,
-        space,
-        {"network": lab.network.digest, "images": lab.images.digest},
-    )
+    return cluster(METHOD, lab, replace(params, lower=space), references, values, space)
 
 
 def rows(

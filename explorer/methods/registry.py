@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from explorer.methods import pure
+from explorer.methods import activations, embedding, pure, random_labels
 from explorer.methods.method import Method
 from explorer.records import BadInput
 
-METHODS: dict[str, Method] = {method.name: method for method in (pure.METHOD,)}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (pure.METHOD, activations.METHOD, embedding.METHOD, random_labels.METHOD)
+}
 
 
 def method_named(name: str) -> Method:
