@@ -1,0 +1,124 @@
+"""A loaded network as the rest of the explorer asks it: its layers, their maps, and slices."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explorer.networks.hooked import Hooked
+from explorer.networks.slices import Slice
+from explorer.networks.traced import Reduce, Traced
+from explorer.networks.zoo import Loaded
+from explorer.records import NetworkInfo
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-3
+"""How far, relative to the largest logit, the canonical form may be from the network itself."""
+
+UNTRACED = (
+    "This network cannot be traced, so whole forward passes are used: it is slower, and "
+    "relevance is by gradient only."
+)
+
+
+class Network:
+    """A network on a device. Every method may be called by one thread only.
+
+    Inputs are f32[B,3,H,W], normalised as ``info.preprocess`` says, on any device. Layer names
+    are those of ``info.layers``; any other module path that denotes one of them is accepted.
+    """
+
+    def __init__(self, info: NetworkInfo, core: Traced | Hooked, device: torch.device) -> None:
+        self.info = info
+        self.device = device
+        self.traced = isinstance(core, Traced)
+        self._core = core
+        self._aliases = core.aliases()
+
+    @classmethod
+    def build(cls, loaded: Loaded, device: torch.device | str = "cpu") -> Network:
+        """Trace a network, or fall back on hooks where that fails, and move it to a device."""
+        device = torch.device(device)
+        model = loaded.model.eval().requires_grad_(False)
+        parameters = sum(p.numel() for p in model.parameters())
+        side = loaded.preprocess.crop
+        x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        core = _core(model, x)
+        notices = (loaded.notice, "" if isinstance(core, Traced) else UNTRACED)
+        core.network.to(device=device, memory_format=torch.channels_last)
+        info = NetworkInfo(
+            source=loaded.source,
+            weights=loaded.weights,
+            digest=loaded.digest,
+            parameters=parameters,
+            layers=tuple(found.layer for found in core.found.values()),
+            default_layer=core.default,
+            preprocess=loaded.preprocess,
+            classes=loaded.classes,
+            notice=" ".join(notice for notice in notices if notice),
+        )
+        return cls(info, core, device)
+
+    def resolve(self, layer: str) -> str:
+        """The name of the layer that a module path denotes; BadInput when there is none."""
+        return self.info.layer(self._aliases.get(layer, layer)).name
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """f32[B,classes]: the network's output."""
+        return self._core.logits(self._ready(x))
+
+    @torch.no_grad()
+    def features(
+        self, x: Tensor, layers: Sequence[str], reduce: Reduce | None = None
+    ) -> dict[str, Any]:
+        """What is browsed of each layer, from one forward pass that stops after the last.
+
+        f32[B,C,H,W], channels at axis 1 (H = W = 1 where the layer has no map): rectified but
+        not clipped where the activation is a ReLU of any kind, else the layer's own value.
+        With ``reduce`` each map is passed through it as soon as it is computed, and its answer
+        is returned instead, so that no map outlives its use. The keys are the names given.
+        """
+        names = [self.resolve(layer) for layer in layers]
+        found = self._core.features(self._ready(x), tuple(dict.fromkeys(names)), reduce)
+        return {layer: found[name] for layer, name in zip(layers, names, strict=True)}
+
+    def slice(self, lower: str | None, upper: str) -> Slice:
+        """The sub-network from ``lower`` (None: the pixels) to ``upper``; made once."""
+        name = None if lower is None else self.resolve(lower)
+        return self._core.slice(name, self.resolve(upper))
+
+    @torch.no_grad()
+    def inputs(self, x: Tensor, part: Slice) -> tuple[Tensor, ...]:
+        """What ``part.module`` takes, from pixels: the lower map as the network computes it
+        (clipped) and the frontier, all with B first; one forward pass that stops there."""
+        return self._core.inputs(self._ready(x), part)
+
+    def _ready(self, x: Tensor) -> Tensor:
+        return x.to(self.device, memory_format=torch.channels_last)
+
+
+def _core(model: nn.Module, x: Tensor) -> Traced | Hooked:
+    """The traced network if tracing keeps its function, else the network with hooks."""
+    with torch.no_grad():
+        truth = model(x)
+    try:
+        traced = Traced(model, x)
+        with torch.no_grad():
+            logits = traced.logits(x)
+        if traced.found and _close(logits, truth):
+            return traced
+        logger.info("%s computes something else when traced", type(model).__name__)
+    except Exception as error:  # tracing runs foreign code, which may raise anything
+        logger.info("%s cannot be traced: %s", type(model).__name__, error)
+    return Hooked(model, x)
+
+
+def _close(found: Tensor, truth: Tensor) -> bool:
+    scale = float(truth.abs().max()) + 1e-6
+    return found.shape == truth.shape and float((found - truth).abs().max()) <= TOLERANCE * scale

@@ -1,0 +1,192 @@
+"""Questions to a traced network: maps of layers, and sub-networks between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from explorer.networks import modules as m
+from explorer.networks.canonise import canonise, own
+from explorer.networks.layers import Found, default_layer, find_layers
+from explorer.networks.slices import Slice
+from explorer.records import BadInput
+
+Reduce = Callable[[Tensor], Any]
+PROGRAMS = 64
+"""How many compiled forward programs are kept."""
+
+
+class Traced:
+    """A canonical graph and its layers. Forward passes stop at the last value asked for."""
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        self.network = canonise(model, x)
+        self.found: Mapping[str, Found] = find_layers(self.network)
+        self.default = default_layer(self.network, self.found)
+        self._programs: dict[Any, fx.GraphModule] = {}
+        self._slices: dict[tuple[str | None, str], tuple[Slice, tuple[fx.Node, ...]]] = {}
+
+    def aliases(self) -> dict[str, str]:
+        """Every module path that denotes a layer, with the layer's name."""
+        return {alias: name for name, found in self.found.items() for alias in found.aliases}
+
+    def logits(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.network(x))
+
+    def features(self, x: Tensor, layers: Sequence[str], reduce: Reduce | None) -> dict[str, Any]:
+        program = self._kept(
+            ("features", tuple(layers), reduce), lambda: self._browsing(layers, reduce)
+        )
+        return dict(zip(layers, program(x), strict=True))
+
+    def slice(self, lower: str | None, upper: str) -> Slice:
+        return self._cut(lower, upper)[0]
+
+    def inputs(self, x: Tensor, part: Slice) -> tuple[Tensor, ...]:
+        entering = self._cut(part.lower, part.upper)[1]
+        program = self._kept(("inputs", entering), lambda: self._program(entering))
+        return cast(tuple[Tensor, ...], program(x))
+
+    def _kept(self, key: Any, make: Callable[[], fx.GraphModule]) -> fx.GraphModule:
+        """The program of that key, made once; the oldest go when there are many."""
+        if key not in self._programs:
+            while len(self._programs) >= PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+            self._programs[key] = make()
+        return self._programs[key]
+
+    def _browsing(self, layers: Sequence[str], reduce: Reduce | None) -> fx.GraphModule:
+        """A program that gives each layer's browsable value, reduced as soon as it is there."""
+        wanted: dict[fx.Node, list[Found]] = {}
+        for name in layers:
+            wanted.setdefault(self.found[name].source, []).append(self.found[name])
+        graph = fx.Graph()
+        made: dict[fx.Node, fx.Node] = {}
+        shown: dict[str, fx.Node] = {}
+        for node in _needed(wanted):
+            made[node] = graph.node_copy(node, made.__getitem__)
+            for found in wanted.get(node, ()):
+                value = _channels_first(graph, made[node], found)
+                if found.source is not found.node:
+                    value = graph.call_function(torch.relu, (value,))
+                if reduce is not None:
+                    value = graph.call_module("reduce", (value,))
+                shown[found.layer.name] = value
+        graph.output(tuple(shown[name] for name in layers))
+        return fx.GraphModule(self._members(graph) | {"reduce": _Reduction(reduce)}, graph)
+
+    def _program(self, wanted: Sequence[fx.Node]) -> fx.GraphModule:
+        """A program that gives the values of these nodes."""
+        graph = fx.Graph()
+        made: dict[fx.Node, fx.Node] = {}
+        for node in _needed(wanted):
+            made[node] = graph.node_copy(node, made.__getitem__)
+        graph.output(tuple(made[node] for node in wanted))
+        return fx.GraphModule(self._members(graph), graph)
+
+    def _members(self, graph: fx.Graph) -> dict[str, Any]:
+        """The network's modules and constants that a graph calls."""
+        names = {str(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
+        return {name: getattr(self.network, name) for name in names if hasattr(self.network, name)}
+
+    def _cut(self, lower: str | None, upper: str) -> tuple[Slice, tuple[fx.Node, ...]]:
+        """The slice and the nodes of this network whose values enter it."""
+        if (lower, upper) not in self._slices:
+            self._slices[lower, upper] = self._build(lower, upper)
+        return self._slices[lower, upper]
+
+    def _build(self, lower: str | None, upper: str) -> tuple[Slice, tuple[fx.Node, ...]]:
+        pixels = next(n for n in self.network.graph.nodes if n.op == "placeholder")
+        start = pixels if lower is None else self.found[lower].node
+        inside, frontier = _between(start, self.found[upper].source)
+        if not inside:
+            raise BadInput(f"Nothing leads from layer '{lower}' to '{upper}': choose an earlier one.")
+        graph = fx.Graph()
+        entering = (start, *frontier)
+        made = {n: graph.placeholder(f"x{number}") for number, n in enumerate(entering)}
+        for node in inside:
+            made[node] = graph.node_copy(node, made.__getitem__)
+        graph.output(_channels_first(graph, made[inside[-1]], self.found[upper]))
+        members = {
+            name: own(member) if isinstance(member, nn.Module) else member
+            for name, member in self._members(graph).items()
+        }
+        part = Slice(
+            module=fx.GraphModule(members, graph),
+            lower=lower,
+            upper=upper,
+            lower_axis=1 if lower is None else self.found[lower].axis,
+            traced=True,
+            paths={str(n.target): n.meta["path"] for n in inside if n.op == "call_module"},
+            unruled=tuple(n.meta["path"] for n in inside if _unruled(n)),
+        )
+        return part, entering
+
+
+class _Reduction(nn.Module):
+    """A function of one map, in a graph."""
+
+    def __init__(self, reduce: Reduce | None) -> None:
+        super().__init__()
+        self.reduce = reduce
+
+    def forward(self, x: Tensor) -> Any:
+        assert self.reduce is not None
+        return self.reduce(x)
+
+
+def _needed(wanted: Iterable[fx.Node]) -> list[fx.Node]:
+    """The nodes that these values depend on, themselves included, in order of execution."""
+    needed: set[fx.Node] = set()
+    waiting = list(wanted)
+    graph = waiting[0].graph
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting.extend(node.all_input_nodes)
+    return [node for node in graph.nodes if node in needed]
+
+
+def _between(start: fx.Node, end: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
+    """The nodes on paths from ``start`` (left out) to ``end``, with what computes their sizes
+    and constants, and the maps that enter from elsewhere; both in order of execution."""
+    needed = _needed([end])
+    reached = {start}
+    for node in needed:
+        if any(feeder in reached for feeder in node.all_input_nodes):
+            reached.add(node)
+    if end is start or end not in reached:
+        return [], []
+    inside = {node for node in needed if node in reached and node is not start}
+    frontier: set[fx.Node] = set()
+    waiting = [feeder for node in inside for feeder in node.all_input_nodes]
+    while waiting:
+        node = waiting.pop()
+        if node is start or node in inside or node in frontier:
+            continue
+        if node.op == "get_attr" or node.meta["shape"] is None:
+            inside.add(node)
+            waiting.extend(node.all_input_nodes)
+        else:
+            frontier.add(node)
+    return [n for n in needed if n in inside], [n for n in needed if n in frontier]
+
+
+def _unruled(node: fx.Node) -> bool:
+    """Whether a call changes values without being a module."""
+    called = node.op in ("call_function", "call_method")
+    return called and node.meta["shape"] is not None and node.target not in m.SHAPERS
+
+
+def _channels_first(graph: fx.Graph, value: fx.Node, found: Found) -> fx.Node:
+    """[B,C,H,W] of a layer's value, whatever its layout."""
+    rank = len(found.node.meta["shape"])
+    if found.axis != 1:
+        value = graph.call_function(torch.movedim, (value, found.axis, 1))
+    for _ in range(rank, 4):
+        value = graph.call_method("unsqueeze", (value, -1))
+    return value
