@@ -1,0 +1,157 @@
+"""The tables behind the queue: their form, and the steps that its transactions are made of."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from explorer.records import Status
+
+UNSEEN = 15.0
+"""Seconds after which a watcher who was not seen is gone."""
+REMEMBERED = 600.0
+"""Seconds for which a failure or a person's cancel stands against being asked again."""
+FRESH = 5.0
+"""Seconds for which a done job is not run again: its answer was stored after the asker looked."""
+KEPT_DONE, KEPT_ENDED = 50, 500
+"""Ended rows kept, of done jobs and of all."""
+
+VERSION = 1
+TABLES = """
+DROP TABLE IF EXISTS jobs;
+DROP TABLE IF EXISTS watchers;
+DROP VIEW IF EXISTS looked;
+CREATE TABLE jobs (
+    key TEXT PRIMARY KEY, kind TEXT NOT NULL, args TEXT NOT NULL, title TEXT NOT NULL,
+    interactive INTEGER NOT NULL, kept INTEGER NOT NULL, rank INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting', fraction REAL NOT NULL DEFAULT 0,
+    message TEXT NOT NULL DEFAULT '', stop INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0, worker TEXT NOT NULL DEFAULT '',
+    beat REAL NOT NULL DEFAULT 0, base REAL, base_time REAL, ended REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX jobs_queue ON jobs (state, interactive DESC, rank);
+CREATE TABLE watchers (
+    key TEXT NOT NULL, owner TEXT NOT NULL, scope TEXT NOT NULL, seen REAL NOT NULL,
+    refused INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (key, owner, scope)
+) WITHOUT ROWID;
+CREATE VIEW looked AS SELECT key, max(seen) AS seen FROM watchers WHERE NOT refused GROUP BY key
+"""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for every thread of this process (behind a lock), its tables made."""
+    db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("BEGIN IMMEDIATE")
+    # Rows only say what to compute: those of another version are simply asked for again.
+    if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+        for statement in (*TABLES.split(";"), f"PRAGMA user_version = {VERSION}"):
+            db.execute(statement)
+    db.execute("COMMIT")
+    return db
+
+
+def find(db: sqlite3.Connection, key: str) -> Any:
+    """The row of a key, or None."""
+    return db.execute("SELECT * FROM jobs WHERE key = ?", (key,)).fetchone()
+
+
+def enqueue(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
+    """Put (key, kind, args, title, interactive, kept) at the end of the queue, as if never asked
+    before."""
+    db.execute(
+        "INSERT INTO jobs (key, kind, args, title, interactive, kept, rank)"
+        " VALUES (?, ?, ?, ?, ?, ?, (SELECT coalesce(max(rank), 0) + 1 FROM jobs))"
+        " ON CONFLICT (key) DO UPDATE SET kind = excluded.kind, args = excluded.args,"
+        " title = excluded.title, interactive = excluded.interactive, kept = excluded.kept,"
+        " rank = excluded.rank, state = 'waiting', fraction = 0, message = '', stop = 0,"
+        " attempts = 0, base = NULL",
+        values,
+    )
+
+
+def end_unwatched(db: sqlite3.Connection, key: str | None, now: float) -> bool:
+    """Cancel one job, or all that wait and are not kept, if no watcher was seen lately; a running
+    one is told to stop. Returns whether any was."""
+    done = db.execute(
+        "UPDATE jobs SET stop = state = 'running', ended = :now, message = '',"
+        " state = iif(state = 'running', 'running', 'cancelled')"
+        " WHERE (key = :key OR :key IS NULL AND state = 'waiting' AND NOT kept)"
+        " AND state IN ('waiting', 'running')"
+        " AND key NOT IN (SELECT key FROM looked WHERE seen > :since)",
+        {"key": key, "now": now, "since": now - UNSEEN},
+    )
+    return done.rowcount > 0
+
+
+def leave(db: sqlite3.Connection, owner: str, scope: str, now: float) -> None:
+    """Withdraw an owner from what they asked for in other scopes, unless it is kept."""
+    gone = db.execute(
+        "DELETE FROM watchers WHERE owner = ? AND scope <> ?"
+        " AND key IN (SELECT key FROM jobs WHERE NOT kept) RETURNING key",
+        (owner, scope),
+    ).fetchall()
+    for (key,) in gone:
+        end_unwatched(db, key, now)
+
+
+def prune(db: sqlite3.Connection) -> None:
+    """Forget the oldest ended rows, and watchers without a row."""
+    db.execute(
+        "DELETE FROM jobs WHERE key IN"
+        " (SELECT key FROM jobs WHERE state = 'done' ORDER BY ended DESC LIMIT -1 OFFSET ?)",
+        (KEPT_DONE,),
+    )
+    db.execute(
+        "DELETE FROM jobs WHERE key IN (SELECT key FROM jobs"
+        " WHERE state IN ('done', 'failed', 'cancelled') ORDER BY ended DESC LIMIT -1 OFFSET ?)",
+        (KEPT_ENDED,),
+    )
+    db.execute("DELETE FROM watchers WHERE key NOT IN (SELECT key FROM jobs)")
+
+
+def refuses(watcher: Any, now: float) -> bool:
+    """Whether this watcher (a row or None) cancelled, and still means it."""
+    return watcher is not None and bool(watcher["refused"]) and now - watcher["seen"] < REMEMBERED
+
+
+def stands(row: Any, watcher: Any, now: float) -> bool:
+    """Whether an ended row is itself the answer to being asked for again by this watcher."""
+    if row["state"] == "done":
+        return now - float(row["ended"]) < FRESH
+    if row["state"] == "failed":
+        asking = watcher is not None and now - watcher["seen"] < REMEMBERED
+        return asking or now - float(row["ended"]) < REMEMBERED
+    return refuses(watcher, now)
+
+
+def status(db: sqlite3.Connection, row: Any, now: float) -> Status:
+    """A row as people see it."""
+    place = 0
+    if row["state"] == "waiting":
+        ahead = db.execute(
+            "SELECT count(*) FROM jobs WHERE state = 'waiting'"
+            " AND (interactive > ? OR interactive = ? AND rank < ?)",
+            (row["interactive"], row["interactive"], row["rank"]),
+        )
+        place = 1 + ahead.fetchone()[0]
+    return Status(
+        key=row["key"],
+        state=row["state"],
+        title=row["title"],
+        fraction=row["fraction"],
+        message=row["message"],
+        place=place,
+        eta=_eta(row, now) if row["state"] == "running" else None,
+    )
+
+
+def _eta(row: Any, now: float) -> float | None:
+    """Seconds left at the pace since the first report (a resumed scan starts half-way)."""
+    if row["base"] is None or row["fraction"] - row["base"] < 0.01:
+        return None
+    pace = (now - row["base_time"]) / (row["fraction"] - row["base"])
+    return float(max(0.0, pace * (1 - row["fraction"])))
