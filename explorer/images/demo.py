@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def prepare(data: Path, report: Report, system: Path = Path("/")) -> Path:
         _sweep(data)
         scratch = Path(tempfile.mkdtemp(prefix=".demo-", dir=data))
         roots = packages.locate(PACKAGES, system, scratch / "fetched", report)
-        _compose(scratch / "demo", *roots, report)
+        _compose(scratch / "demo", roots, report)
         return _settle(scratch, data)
     except OSError as error:
         raise Unavailable(
@@ -74,12 +74,10 @@ def prepare(data: Path, report: Report, system: Path = Path("/")) -> Path:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _compose(folder: Path, stamp_root: Path, photograph_root: Path, report: Report) -> None:
+def _compose(folder: Path, roots: Mapping[str, Path], report: Report) -> None:
     """Draw and copy every picture into ``folder``; the manifest comes last."""
-    makers = [
-        *stamps.makers(stamp_root / PACKAGES["tuxpaint-stamps-default"]),
-        *photographs.makers(photograph_root / PACKAGES["gcompris-qt-data"]),
-    ]
+    stamp_root, photograph_root = (roots[name] / path for name, path in PACKAGES.items())
+    makers = [*stamps.makers(stamp_root), *photographs.makers(photograph_root)]
     rows: list[stamps.Row] = []
     with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
         for done, made in enumerate(pool.map(lambda make: make(folder), makers), 1):
@@ -92,7 +90,7 @@ def _compose(folder: Path, stamp_root: Path, photograph_root: Path, report: Repo
             "folder of yours or to imagenette."
         )
     _write_list(folder / "pictures.csv", rows)
-    _write_copyright(folder, zip(PACKAGES, (stamp_root, photograph_root), strict=True))
+    _write_copyright(folder, roots)
     sources = len({row.source for row in rows})
     manifest = {"version": VERSION, "pictures": len(rows), "sources": sources}
     (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
@@ -105,10 +103,10 @@ def _write_list(path: Path, rows: list[stamps.Row]) -> None:
         writer.writerows(sorted(rows))
 
 
-def _write_copyright(folder: Path, roots: Iterator[tuple[str, Path]]) -> None:
+def _write_copyright(folder: Path, roots: Mapping[str, Path]) -> None:
     (folder / "CREDITS.txt").write_text(_CREDITS, "utf-8")
     (folder / "copyright").mkdir()
-    for name, root in roots:
+    for name, root in roots.items():
         source = root / "usr/share/doc" / name / "copyright"
         if source.is_file():
             shutil.copyfile(source, folder / "copyright" / f"{name}.txt")

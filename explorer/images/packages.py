@@ -17,8 +17,10 @@ _LIMIT = 1800.0
 _OPTIONS = ("-q", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::Retries=1")
 
 
-def locate(packages: Mapping[str, str], system: Path, scratch: Path, report: Report) -> list[Path]:
-    """For each package (name -> a path it holds, relative to /) a folder that has its files.
+def locate(
+    packages: Mapping[str, str], system: Path, scratch: Path, report: Report
+) -> dict[str, Path]:
+    """For each package (name -> a path it holds, relative to /) the folder that stands for /.
 
     ``system`` is / when not testing. Packages that it lacks are downloaded into ``scratch``.
     ``report`` is called while that runs and may raise to stop it. Raises Unavailable.
@@ -26,9 +28,9 @@ def locate(packages: Mapping[str, str], system: Path, scratch: Path, report: Rep
     absent = [name for name, path in packages.items() if not (system / path).exists()]
     if absent:
         _download(absent, scratch, report)
-    roots = [scratch if name in absent else system for name in packages]
-    for root, (name, path) in zip(roots, packages.items(), strict=True):
-        if not (root / path).exists():
+    roots = {name: scratch if name in absent else system for name in packages}
+    for name, path in packages.items():
+        if not (roots[name] / path).exists():
             raise Unavailable(_advice(f"its package {name} here lacks /{path}"))
     return roots
 
@@ -39,17 +41,25 @@ def _download(names: list[str], scratch: Path, report: Report) -> None:
         raise Unavailable(_advice(f"{lacking[0]} is missing"))
     folder = scratch / "packages"
     folder.mkdir(parents=True)
-    error = _run(["apt-get", *_OPTIONS, "download", *names], folder, report)
+
+    def fetching() -> None:
+        megabytes = sum(file.stat().st_size for file in folder.glob("*.deb")) / 1e6
+        report(min(megabytes / 420, 0.5), f"Fetching the demo pictures: {megabytes:.0f} MB")
+
+    error = _run(["apt-get", *_OPTIONS, "download", *names], folder, fetching)
     if error:
         # The machine's own package lists may be empty, as in most containers: read private ones.
-        private = _private_lists(scratch)
-        error = _run(["apt-get", *_OPTIONS, *private, "update"], folder, report)
-        error = error or _run(["apt-get", *_OPTIONS, *private, "download", *names], folder, report)
+        private = ["apt-get", *_OPTIONS, *_private_lists(scratch)]
+        error = _run([*private, "update"], folder, fetching)
+        error = error or _run([*private, "download", *names], folder, fetching)
     if error:
         raise Unavailable(_advice(f"apt cannot download {' and '.join(names)}: {error}"))
     for archive in sorted(folder.glob("*.deb")):
-        report(0.5, "Unpacking the demo pictures")
-        error = _run(["dpkg-deb", "-x", str(archive), str(scratch)], folder, report)
+        error = _run(
+            ["dpkg-deb", "-x", str(archive), str(scratch)],
+            folder,
+            lambda: report(0.5, "Unpacking the demo pictures"),
+        )
         if error:
             raise Unavailable(_advice(f"{archive.name} cannot be unpacked: {error}"))
         archive.unlink()
@@ -68,8 +78,8 @@ def _private_lists(scratch: Path) -> list[str]:
     return [part for name, place in places.items() for part in ("-o", f"{name}={place}")]
 
 
-def _run(command: list[str], folder: Path, report: Report) -> str:
-    """Run to the end, reporting bytes on disk: "" when done, else the last line of complaint."""
+def _run(command: list[str], folder: Path, tick: Callable[[], None]) -> str:
+    """Run to the end, ticking meanwhile: "" when done, else the last line of complaint."""
     log = folder.parent / "log.txt"
     environment = {**os.environ, "LC_ALL": "C"}
     started = time.monotonic()
@@ -81,8 +91,7 @@ def _run(command: list[str], folder: Path, report: Report) -> str:
         try:
             while process.poll() is None:
                 time.sleep(0.1)
-                megabytes = sum(file.stat().st_size for file in folder.glob("*")) / 1e6
-                report(min(megabytes / 420, 0.5), f"Fetching the demo pictures: {megabytes:.0f} MB")
+                tick()
                 if time.monotonic() - started > _LIMIT:
                     return f"no end after {_LIMIT / 60:.0f} minutes"
         finally:

@@ -15,14 +15,14 @@ from explorer.records import BadInput, Preprocess
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused, before decoding and after resizing: memory is shared."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _INTERPOLATION = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 """What Pillow raises on files that are truncated or no pictures."""
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -83,7 +83,7 @@ def fit(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
         image = image.resize(size, _interpolation(preprocess.interpolation))
     crop = preprocess.crop
     left, top = (_margin(side, crop) for side in image.size)
-    return np.asarray(image.crop((left, top, left + crop, top + crop)))
+    return np.array(image.crop((left, top, left + crop, top + crop)))
 
 
 def _interpolation(name: str) -> Image.Resampling:

@@ -45,7 +45,7 @@ def photographic(stamp: Image.Image) -> bool:
 
 
 def scene(stamp: Image.Image, name: str, variant: int) -> tuple[Image.Image, Image.Image]:
-    """Place an RGBA cut-out: the scene (RGB) and its mask (L, 255 = object), SIDE pixels each way."""
+    """Place an RGBA cut-out: the scene (RGB) and its mask (L, 255 = object), SIDE x SIDE pixels."""
     digest = hashlib.blake2b(f"{name}#{variant}".encode(), digest_size=8).digest()
     random = np.random.default_rng(int.from_bytes(digest, "big"))
     thing = _sized(_trimmed(stamp), random)
@@ -86,10 +86,11 @@ def _background(random: np.random.Generator) -> np.ndarray:
     horizon = random.uniform(0.45, 0.8)
     softness = random.choice([0.015, 0.05, 0.2])
     rows = np.linspace(0.0, 1.0, SIDE, dtype=np.float32)[:, None, None]
-    share = 1.0 / (1.0 + np.exp(-(rows - horizon) / softness))
+    share: np.ndarray = 1.0 / (1.0 + np.exp(-(rows - horizon) / softness))
     picture = wall * (1.0 - share) + ground * share
     picture = picture * (1.0 + _clouds(random, 5, 0.07) + _clouds(random, 40, 0.02))
-    return picture + random.normal(0.0, 2.0, (SIDE, SIDE, 1)).astype(np.float32)
+    grain = random.normal(0.0, 2.0, (SIDE, SIDE, 1))
+    return np.asarray(picture + grain, np.float32)
 
 
 def _colour(random: np.random.Generator) -> np.ndarray:

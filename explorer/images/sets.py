@@ -18,7 +18,11 @@ Report = Callable[[float, str], None]
 INDEX = 1
 """Version of the rules that make an ImageSet from a folder; part of every fingerprint."""
 
-_FETCHED = {"demo": demo, "imagenette": imagenette}
+_FETCHED: dict[str, tuple[Callable[[Path], Path | None], Callable[[Path, Report], Path]]] = {
+    "demo": (demo.found, demo.prepare),
+    "imagenette": (imagenette.found, imagenette.prepare),
+}
+"""Sets known by name: how each is found, and how it is fetched."""
 
 
 def fingerprint(images: str, data: Path) -> str:
@@ -45,7 +49,7 @@ def open_set(images: str, data: Path, report: Report | None = None) -> ImageSet:
     a folder that cannot be used and Unavailable when a set cannot be fetched.
     """
     report = report or _silent
-    root = _present(images, data) or _FETCHED[images].prepare(data, report)
+    root = _present(images, data) or _FETCHED[images][1](data, report)
     found = folders.survey(root)
     labels, label_names, sources = _describe(found)
     return ImageSet(
@@ -80,7 +84,7 @@ def _silent(fraction: float, message: str) -> None:
 def _present(images: str, data: Path) -> Path | None:
     """The folder of a set, None when it has yet to be fetched."""
     if images in _FETCHED:
-        return _FETCHED[images].found(data)
+        return _FETCHED[images][0](data)
     if not images.strip() or "\0" in images:
         raise BadInput("The workspace names no images: write demo, imagenette or a folder's path.")
     return Path(images).expanduser()

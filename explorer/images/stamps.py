@@ -25,30 +25,41 @@ class Row(NamedTuple):
 Maker = Callable[[Path], list[Row]]
 """Writes the pictures of one source below a folder and returns their rows."""
 
-_DRAWN = frozenset(
-    {"cartoon", "symbols", "roadsigns", "flags", "plastic", "toys", "easter", "newyears"}
+_LEFT_OUT = frozenset(
+    {
+        "cartoon",
+        "symbols",
+        "roadsigns",
+        "flags",
+        "plastic",
+        "toys",
+        "easter",
+        "newyears",
+        "halloween",
+    }
 )
-"""Folders of drawings, and of seasonal ones that are nearly all drawings."""
+"""Folders of drawings, or nearly all drawings, and one of ten tombstones that look alike."""
 
 _LABELS = {
-    "animals/dinosaur": "dinosaurs", "animals/lizards": "reptiles", "household/arttools": "art tools",
+    "animals/dinosaur": "dinosaurs", "animals/lizards": "reptiles",
+    "household/arttools": "art tools",
     "military/ammunition": "weapons", "military/vehicles": "military vehicles",
     "seasonal/winter": "winter", "vehicles/auto": "cars", "vehicles/construction": "machines",
     "vehicles/cycle": "cycles", "vehicles/emergency": "emergency vehicles",
     "vehicles/farming": "machines", "vehicles/flight": "aircraft", "vehicles/locomotive": "trains",
     "vehicles/masstransit": "buses", "vehicles/race": "cars", "vehicles/ship": "ships",
-    "naturalforces": "fire and weather", "space/moon": "planets", "seasonal/halloween": "graves",
+    "naturalforces": "fire and weather", "space/moon": "planets",
 }  # fmt: skip
 """Labels that are not simply the last of a stamp's first two folders."""
 
 
 def makers(root: Path) -> list[Maker]:
-    """One maker per stamp that lies in no folder of drawings, in order of its path."""
+    """One maker per stamp outside the folders left out, in order of its path."""
     paths = sorted(path.relative_to(root) for path in root.rglob("*.png"))
     return [
         partial(_make, root, path)
         for path in paths
-        if not _DRAWN.intersection(path.parts) and not path.stem.endswith("_mirror")
+        if not _LEFT_OUT.intersection(path.parts) and not path.stem.endswith("_mirror")
     ]
 
 

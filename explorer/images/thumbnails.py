@@ -77,7 +77,7 @@ def _spread(heat: np.ndarray, width: int, height: int) -> np.ndarray:
     """Heat u8[S,S] as f32[height,width,1] in 0 to 1."""
     image = Image.fromarray(np.asarray(heat, np.uint8)).convert("F")
     spread = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
-    return (spread / 255.0)[..., None]
+    return np.asarray(spread[..., None] / np.float32(255.0))
 
 
 def _overlaid(view: np.ndarray, strength: np.ndarray) -> np.ndarray:
@@ -86,9 +86,12 @@ def _overlaid(view: np.ndarray, strength: np.ndarray) -> np.ndarray:
     shade = strength[..., 0]
     colour = np.stack([np.interp(shade, steps, _INFERNO[:, band]) for band in range(3)], axis=-1)
     alpha = HEAT_ALPHA * strength
-    return np.rint(view * (1.0 - alpha) + colour * alpha).astype(np.uint8)
+    return _bytes(view * (1.0 - alpha) + colour * alpha)
 
 
 def _dimmed(view: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    factor = np.where(strength > MASK_THRESHOLD, 1.0, DIMMED)
-    return np.rint(view * factor).astype(np.uint8)
+    return _bytes(view * np.where(strength > MASK_THRESHOLD, 1.0, DIMMED))
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.rint(values), np.uint8)
