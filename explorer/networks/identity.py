@@ -1,0 +1,103 @@
+"""What a network and its weights are, found without loading them and without torch: the text
+that goes into every key, and the files that hold weights."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from explorer.records import BadInput, Unavailable
+
+LIBRARIES = ("timm", "torchvision")
+SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+def library(network: str) -> tuple[str, str]:
+    """Split ``timm:NAME`` or ``torchvision:NAME``; raise BadInput for anything else."""
+    source, _, name = network.partition(":")
+    if source not in LIBRARIES or not re.fullmatch(r"[A-Za-z][\w.-]{0,99}", name, re.ASCII):
+        raise BadInput(
+            f"'{network[:80]}' is not a network: write timm:NAME or torchvision:NAME, "
+            "such as timm:resnet50."
+        )
+    return source, name
+
+
+def is_checkpoint(weights: str) -> bool:
+    """Whether ``weights`` is a path of a checkpoint."""
+    return weights.endswith(SUFFIXES) and not weights.startswith("package:")
+
+
+def checkpoint(weights: str) -> Path:
+    """The file that ``weights`` (a path, or ``package:NAME``) names; nothing is run of it.
+
+    Raises BadInput when there is no such file, Unavailable when the package is not installed.
+    """
+    if weights.startswith("package:"):
+        return _packaged(weights.removeprefix("package:"))
+    path = Path(weights).expanduser()
+    try:
+        if path.is_file():
+            return path.resolve()
+    except (OSError, ValueError):  # a name that no file can have
+        pass
+    raise BadInput(f"There is no checkpoint file '{weights[:200]}': check the path of the weights.")
+
+
+def _packaged(name: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z_]\w{0,99}", name, re.ASCII):
+        raise BadInput(f"'package:{name[:80]}' is not weights: write package:NAME of a package.")
+    spec = importlib.util.find_spec(name)  # a top-level name: found without running anything
+    if spec is None:
+        raise Unavailable(f"Package '{name}' is not installed: run pip install {name}.")
+    folders = [Path(place) for place in spec.submodule_search_locations or ()]
+    files = [f for folder in folders for f in sorted(folder.rglob("*")) if f.suffix in SUFFIXES]
+    if len(files) != 1:
+        raise BadInput(
+            f"Package '{name}' holds {len(files)} weight files where one is needed: "
+            "give the path of the checkpoint instead."
+        )
+    return files[0]
+
+
+def seed(weights: str) -> int:
+    """The seed of ``random`` or ``random:SEED``; BadInput when it is no number."""
+    text = weights.removeprefix("random").removeprefix(":") or "0"
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise BadInput(f"'{weights[:80]}' is not a seed: write random or random:NUMBER.")
+    return int(text)
+
+
+def is_random(weights: str) -> bool:
+    """Whether ``weights`` asks for an untrained network."""
+    return weights == "random" or weights.startswith("random:")
+
+
+def identity(network: str, weights: str) -> str:
+    """What a network with its weights is by content: equal text, equal network.
+
+    Checkpoints count by their contents, packages and the libraries' own weights by version,
+    random weights by seed. Raises BadInput or Unavailable as ``library`` and ``checkpoint`` do.
+    """
+    source, _ = library(network)
+    made_by = f"{source}=={importlib.metadata.version(source)}"
+    if is_random(weights):
+        kept = f"random:{seed(weights)}, torch=={importlib.metadata.version('torch')}"
+    elif is_checkpoint(weights) or weights.startswith("package:"):
+        path = checkpoint(weights)
+        stat = path.stat()
+        kept = f"blake2b:{_contents(str(path), stat.st_size, stat.st_mtime_ns)}"
+    else:
+        kept = weights
+    return f"{network}, {made_by}, {kept}"
+
+
+@lru_cache(maxsize=64)
+def _contents(path: str, size: int, modified: int) -> str:
+    """Digest of a file; size and time of change are there to notice another file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
