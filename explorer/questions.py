@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from explorer.browse import check_query
-from explorer.keys import Question
+from explorer.keys import Identity, Question
 from explorer.methods.params import read_params
 from explorer.methods.registry import method_named
 from explorer.records import BadInput, Neuron, ReferenceQuery, Workspace
@@ -23,6 +23,11 @@ class SplitQuestion:
     method: str = "pure"
     params: Mapping[str, Any] = field(default_factory=dict)
     references: ReferenceQuery = ReferenceQuery()
+
+
+def nothing_but(content: str) -> Identity:
+    """The identity of a question that depends on one thing alone, neither network nor images."""
+    return Identity(content, "")
 
 
 def network(workspace: Workspace) -> Question:
@@ -92,8 +97,11 @@ def embedder(workspace: Workspace, spec: str) -> Question:
     return Question("embedder", workspace, "", {"spec": spec}, f"Looking for {spec}")
 
 
-def figure(workspace: Workspace, recipe: Mapping[str, Any], form: str) -> Question:
-    args = {"recipe": dict(recipe), "format": form}
+def figure(
+    workspace: Workspace, recipe: Mapping[str, Any], form: str, embedder: str, weights: str
+) -> Question:
+    """``recipe`` is validated; ``embedder`` and ``weights`` as in ``alignment``."""
+    args = {"recipe": dict(recipe), "format": form, "embedder": embedder, "weights": weights}
     return Question("figure", workspace, "", args, "Drawing the figure")
 
 

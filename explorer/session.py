@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from explorer.backend import Asker, Backend
 from explorer.jobs import Jobs
-from explorer.records import BadInput, ExplorerError, NetworkInfo, Status, Workspace
+from explorer.records import BadInput, Status, Workspace
 from explorer.settings import Settings, load_settings
 from explorer.store import Store
 
@@ -29,10 +29,10 @@ class Fault(Exception):
 class InlineQueue(Jobs):
     """Runs each question here and now instead of queueing it; what it raises is the answer."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(settings.cache_dir)
         self._settings = settings
-        self._store = store
+        self._store = Store(settings.cache_dir, settings.cache_gb, settings.read_only)
         self._answers: Callable[..., Any] | None = None
 
     def submit(self, key: str, kind: str, args: Mapping[str, Any], title: str, **_: Any) -> Status:
@@ -54,9 +54,7 @@ class Session:
     def __init__(self, args: argparse.Namespace) -> None:
         settings, self.ws = _settings(args)
         inline = args.inline or not _worker_alive(settings)
-        self.backend = Backend(settings)
-        if inline:
-            self.backend.queue = InlineQueue(settings, self.backend.store)
+        self.backend = Backend(settings, InlineQueue(settings) if inline else None)
         self.asker = Asker(f"command-{os.getpid()}", f"command-{os.getpid()}")
 
     def wait(self, ask: Callable[[], T | Status]) -> T:
@@ -72,10 +70,6 @@ class Session:
             if answer.state != "done":
                 _show(answer.title, f"{answer.fraction:.0%} {answer.message}")
                 time.sleep(POLL_SECONDS)
-
-    def network(self) -> NetworkInfo:
-        """The workspace's network."""
-        return self.wait(lambda: self.backend.network(self.ws, self.asker))
 
 
 def _settings(args: argparse.Namespace) -> tuple[Settings, str]:
@@ -102,22 +96,21 @@ def _worker_alive(settings: Settings) -> bool:
     return worker_alive(settings.cache_dir)
 
 
-_last = ""
+class _Progress:
+    """Progress on stderr: rewritten in place on a terminal, else one line per finished step."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, title: str, message: str) -> None:
+        line = f"{title}: {message}"
+        if line == self._last:
+            return
+        self._last = line
+        if sys.stderr.isatty():
+            print(f"\r\033[K{line[:110]}", end="", file=sys.stderr, flush=True)
+        elif message == "done":
+            print(line, file=sys.stderr, flush=True)
 
 
-def _show(title: str, message: str) -> None:
-    """One line of progress on stderr, rewritten in place on a terminal."""
-    global _last
-    line = f"{title}: {message}"
-    if line == _last:
-        return
-    _last = line
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line[:110]}", end="", file=sys.stderr, flush=True)
-    elif message == "done":
-        print(line, file=sys.stderr, flush=True)
-
-
-def sentence(error: ExplorerError) -> str:
-    """The error as one line."""
-    return " ".join(str(error).split())
+_show = _Progress()

@@ -172,7 +172,7 @@ class DeviceLab:
             pieces = []
             for k in at:
                 left, top, right, bottom = boxes[k]
-                pieces.append(self._view(int(index[k]))[top:bottom, left:right])
+                pieces.append(self.view(int(index[k]))[top:bottom, left:right])
             return self._shelf.embedder(embedder).images(pieces)
 
         def make() -> Rows:
@@ -220,9 +220,10 @@ class DeviceLab:
             yield from in_batches(function, items[start : start + size], size)
 
     def _input(self, index: np.ndarray) -> torch.Tensor:
-        return to_input(np.stack([self._view(int(image)) for image in index]), self.model)
+        return to_input(np.stack([self.view(int(image)) for image in index]), self.model)
 
-    def _view(self, image: int) -> np.ndarray:
+    def view(self, image: int) -> np.ndarray:
+        """u8[S,S,3]: the picture as the network sees it."""
         if image not in self._views:
             path = self.images.paths[image]
             self._views[image] = view(self.images.root, path, self.network.preprocess)

@@ -42,8 +42,8 @@ def reduce(network: Network, views: np.ndarray, layers: Sequence[str]) -> Reduce
     position of the maximum i64[C,B]."""
 
     def forward(part: np.ndarray) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        values = network.features(to_input(part, network), layers)
-        return [_pooled(values[layer]) for layer in layers]
+        pooled = network.features(to_input(part, network), layers, _pooled)
+        return [pooled[layer] for layer in layers]
 
     parts = in_batches(forward, views, BATCH)
     return {

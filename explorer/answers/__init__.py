@@ -1,0 +1,33 @@
+"""What computes each kind of question. Run by the worker, against the Lab, one at a time.
+
+A new kind is one function here, ``(room, question, identity, report) -> record``, in the ``KINDS``
+of the module of its subject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from explorer.answers import neuron, workspace
+from explorer.answers.room import Room
+from explorer.keys import Identity, Question, question_from
+from explorer.lab import Report
+from explorer.settings import Settings
+from explorer.store import Store
+
+Answer = Callable[[Room, Question, Identity, Report], Any]
+
+KINDS: dict[str, Answer] = {**workspace.KINDS, **neuron.KINDS}
+
+
+class Answers:
+    """Callable as ``answers(kind, args, report)``: the record that answers a job, or None where
+    it stored the answer itself."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._room = Room(settings, store)
+
+    def __call__(self, kind: str, args: Mapping[str, Any], report: Report) -> Any:
+        question, identity = question_from(kind, args)
+        return KINDS[kind](self._room, question, identity, report)

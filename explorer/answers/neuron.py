@@ -1,0 +1,130 @@
+"""Answers about one neuron: where it looks, how it splits, how well, and the figure of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from explorer import figures, questions
+from explorer.answers.room import Room, inner, neuron_of
+from explorer.compute import clustering
+from explorer.figures import virtual_neurons
+from explorer.images.thumbnails import render
+from explorer.keys import Identity, Question, query_from
+from explorer.lab import Report
+from explorer.methods.params import read_params
+from explorer.methods.registry import method_named
+from explorer.questions import SplitQuestion
+from explorer.records import (
+    Alignment,
+    Assignment,
+    Crops,
+    EmbedderInfo,
+    FigureFile,
+    Neuron,
+    Projection,
+    Split,
+)
+from explorer.scores.alignment import alignment as judge
+
+
+def crops(room: Room, question: Question, identity: Identity, report: Report) -> Crops:
+    """Where the neuron looks in its references."""
+    lab = room.lab(question, identity)
+    return lab.crops(neuron_of(question), query_from(question.args["references"]), report)
+
+
+def split(room: Room, question: Question, identity: Identity, report: Report) -> Split:
+    """The neuron's virtual neurons, by the method asked for."""
+    lab = room.lab(question, identity)
+    method = method_named(question.args["method"])
+    query = query_from(question.args["references"])
+    references = lab.references(neuron_of(question), query, report)
+    params = read_params(method.Params, question.args["params"])
+    return method.split(lab, references, params, report)
+
+
+def projection(room: Room, question: Question, identity: Identity, report: Report) -> Projection:
+    """The rows of a split on a plane."""
+    rows = _rows(room, question, identity, question.args, report)
+    report(0.5, "Drawing the map")
+    return Projection(clustering.plane_umap(rows, question.args["params"]["seed"]), "umap")
+
+
+def assignment(room: Room, question: Question, identity: Identity, report: Report) -> Assignment:
+    """Which virtual neuron other pictures belong to: the nearest centroid (PURE)."""
+    lab = room.lab(question, identity)
+    found = _split(room, question, identity, report)
+    query = query_from(question.args["references"])
+    references = lab.references(neuron_of(question), query, report)
+    method = method_named(found.method)
+    rows, _ = method.rows(lab, references, read_params(method.Params, found.params), report)
+    label, ratio = clustering.nearest(rows, found.centroid)
+    return Assignment(references.index, np.where(references.value > 0, label, -1), ratio)
+
+
+def alignment(room: Room, question: Question, identity: Identity, report: Report) -> Alignment:
+    """How well the split agrees with an embedder."""
+    lab = room.lab(question, identity)
+    spec = question.args["embedder"]
+    found = _split(room, question, identity, report)
+    rows = _rows(room, question, identity, question.args["split"], report)
+    embedding, _ = lab.embed_references(found.references, spec, report)
+    opened = room.shelf.embedder(spec)
+    info = EmbedderInfo(spec, spec, opened.title, "", opened.has_texts)
+    return judge(info, embedding, rows, found.labels, found.seed)
+
+
+def figure(room: Room, question: Question, identity: Identity, report: Report) -> FigureFile:
+    """A figure of the recipe, as a file."""
+    recipe = question.args["recipe"]
+    lab = room.lab(question, identity)
+    neuron = Neuron.parse(question.workspace.name, recipe["neuron"])
+    query = query_from(recipe["references"])
+    asked = SplitQuestion(neuron, recipe["method"], recipe["params"], query)
+    judged = {name: question.args[name] for name in ("embedder", "weights")}
+    args = {"split": questions.split(question.workspace, asked).args, **judged}
+    about = replace(inner("alignment", question, args), subject=neuron.address)
+    aligned = room.kept(
+        about, identity, Alignment, lambda: alignment(room, about, identity, report)
+    )
+    found = _split(room, about, identity, report)
+    places = lab.crops(neuron, query, report)
+
+    def picture(number: int) -> np.ndarray:
+        view = lab.view(int(places.index[number]))
+        return render(view, places.box[number], places.heat[number], recipe["style"])
+
+    report(0.9, "Drawing")
+    material = virtual_neurons.gather(recipe, found, lab.network, lab.images, aligned, picture)
+    return figures.draw(recipe, material, question.args["format"])
+
+
+def _split(room: Room, question: Question, identity: Identity, report: Report) -> Split:
+    """The split that a question is about."""
+    about = inner("split", question, question.args["split"])
+    return room.kept(about, identity, Split, lambda: split(room, about, identity, report))
+
+
+def _rows(
+    room: Room, question: Question, identity: Identity, args: Mapping[str, Any], report: Report
+) -> np.ndarray:
+    """The rows f32[K,D] that a split with these arguments divides."""
+    lab = room.lab(question, identity)
+    method = method_named(args["method"])
+    references = lab.references(neuron_of(question), query_from(args["references"]), report)
+    rows, _ = method.rows(lab, references, read_params(method.Params, args["params"]), report)
+    return rows
+
+
+KINDS = {
+    "crops": crops,
+    "split": split,
+    "projection": projection,
+    "assignment": assignment,
+    "alignment": alignment,
+    "figure": figure,
+}

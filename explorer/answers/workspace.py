@@ -1,0 +1,93 @@
+"""Answers about a workspace: its network, its pictures, its layers, its embedder."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from explorer import browse
+from explorer.answers.room import Room
+from explorer.compute.embedding import resolve
+from explorer.images import sets
+from explorer.keys import Identity, Question, key
+from explorer.lab import Report
+from explorer.records import EmbedderInfo, ImageSet, LayerTable, NetworkInfo, ScanReport, Search
+
+FALLBACK_SECONDS = 600.0
+"""How long an embedder that could not be had is not looked for again."""
+
+SEARCHED_REFERENCES = 12
+
+
+def network(room: Room, question: Question, identity: Identity, report: Report) -> NetworkInfo:
+    """Load and trace the network."""
+    workspace = question.workspace
+    report(0.0, f"Loading {workspace.network}")
+    return room.shelf.network(workspace.network, workspace.weights).info
+
+
+def images(room: Room, question: Question, identity: Identity, report: Report) -> ImageSet:
+    """Index the pictures; the demo set is fetched and composed first."""
+    return sets.open_set(question.workspace.images, room.settings.data_dir, report)
+
+
+def scan(room: Room, question: Question, identity: Identity, report: Report) -> ScanReport:
+    """Scan what is missing of the layers."""
+    lab = room.lab(question, identity)
+    start = time.monotonic()
+    passed = lab.scan_layers(question.args["layers"], report)
+    seconds = time.monotonic() - start
+    layers = tuple(question.args["layers"])
+    return ScanReport(
+        images=len(lab.images),
+        skipped=lab.scan(layers[0], report).skipped,
+        layers=layers,
+        seconds=seconds,
+        images_per_second=passed / seconds if seconds > 0 else 0.0,
+    )
+
+
+def table(room: Room, question: Question, identity: Identity, report: Report) -> LayerTable:
+    """One row per channel of the layer."""
+    lab = room.lab(question, identity)
+    return browse.table(lab.scan(question.subject, report), lab.images)
+
+
+def embedder(room: Room, question: Question, identity: Identity, report: Report) -> None:
+    """Look for the embedder. Stored here, because a stand-in is only believed for a while."""
+    info: EmbedderInfo = resolve(question.args["spec"], room.shelf.device)
+    expire = FALLBACK_SECONDS if info.used != info.requested else None
+    room.store.put(key(question, identity), info, expire)
+
+
+def search(room: Room, question: Question, identity: Identity, report: Report) -> Search:
+    """Cosine of the words with the mean embedding of each channel's top references, both
+    relative to the mean embedding of all pictures used."""
+    lab = room.lab(question, identity)
+    spec, text = question.args["embedder"], question.args["text"]
+    found = table(room, question, identity, report)
+    top = found.top[:, :SEARCHED_REFERENCES]
+    used = np.unique(top[top >= 0])
+    pictures = _unit(lab.embed(spec, used, None, report))
+    pictures = pictures - pictures.mean(axis=0)
+    wanted = _unit(room.shelf.embedder(spec).texts([text]))[0]
+    score = np.full(len(top), np.nan, np.float32)
+    for channel in np.flatnonzero(found.alive):
+        own = np.searchsorted(used, top[channel][top[channel] >= 0])
+        score[channel] = _unit(pictures[own].mean(axis=0)[None])[0] @ wanted
+    return Search(question.subject, text, spec, "", score)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+
+
+KINDS = {
+    "network": network,
+    "images": images,
+    "scan": scan,
+    "table": table,
+    "embedder": embedder,
+    "search": search,
+}

@@ -1,0 +1,76 @@
+"""What a command is, and how what it found is printed."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import numpy as np
+
+Found = Mapping[str, Any] | None
+LONGEST_LIST = 12
+
+
+def _no_options(parser: argparse.ArgumentParser) -> None:
+    """For a command without options of its own."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """``run`` returns what was found, to print as JSON or as text; ``options`` adds to the parser;
+    ``workspace`` says that the command is about one, chosen by the common options."""
+
+    name: str
+    help: str
+    run: Callable[[argparse.Namespace], Found]
+    options: Callable[[argparse.ArgumentParser], None] = _no_options
+    workspace: bool = True
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: arrays as lists, NaN as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): plain(each) for name, each in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print for a person: rows as a table, everything else as ``name: value``."""
+    for name, value in plain(found).items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            _show_rows(value)
+        elif isinstance(value, list) and len(value) > LONGEST_LIST:
+            shown = " ".join(map(str, value[:LONGEST_LIST]))
+            print(f"{name}: {shown} ... ({len(value)} in all; --json prints them)")
+        else:
+            print(f"{name}: {value}")
+
+
+def progress(fraction: float, message: str) -> None:
+    """A line of progress on stderr."""
+    print(f"{fraction:4.0%} {message}", file=sys.stderr, flush=True)
+
+
+def _show_rows(rows: list[dict[str, Any]]) -> None:
+    columns = [name for name, value in rows[0].items() if not isinstance(value, list | dict)]
+    cells = [columns, *([_cell(row[name]) for name in columns] for row in rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
+    for row in cells:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(padded).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -1,0 +1,168 @@
+"""Where a question meets the store and the queue, and what must be known before it can be asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from explorer import browse, questions
+from explorer.arrays import ScanArrays
+from explorer.images import sets
+from explorer.jobs import Jobs
+from explorer.keys import BATCH, Identity, Question, job_args, key
+from explorer.networks.identity import identity as network_identity
+from explorer.records import (
+    BadInput,
+    ImageSet,
+    Layer,
+    NetworkInfo,
+    Neuron,
+    Scan,
+    Status,
+    Workspace,
+)
+from explorer.settings import Settings
+from explorer.store import Store
+
+RECHECK_SECONDS = 20.0
+"""How long a look at a picture folder is believed before it is looked at again."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks (a random id of a browser session or command) and what about: jobs that the same
+    owner wanted under another scope are withdrawn."""
+
+    owner: str
+    scope: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A workspace whose network and pictures are known."""
+
+    workspace: Workspace
+    network: NetworkInfo
+    images: ImageSet
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class OpenedLayer(Opened):
+    """A workspace and one of its layers, scanned."""
+
+    layer: Layer
+    scan: Scan
+
+
+class Desk:
+    """Finds stored answers and files jobs for the others. Whatever is still missing comes back
+    as the Status of the job that makes it."""
+
+    def __init__(self, settings: Settings, queue: Jobs | None = None) -> None:
+        self.settings = settings
+        self.store = Store(settings.cache_dir, settings.cache_gb, settings.read_only)
+        self.queue = queue or Jobs(settings.cache_dir)
+        self._fingerprints: dict[str, tuple[float, str]] = {}
+        self._images: dict[str, ImageSet] = {}
+
+    def ask(
+        self, question: Question, identity: Identity, asker: Asker, kind: type[T], look: bool = True
+    ) -> T | Status:
+        """The stored answer (where ``look``), else the Status of its one job."""
+        found = self.store.get(key(question, identity)) if look else None
+        return found if isinstance(found, kind) else self.submit(question, identity, asker)
+
+    def submit(self, question: Question, identity: Identity, asker: Asker) -> Status:
+        """File the question's job, or find it filed."""
+        if self.settings.read_only:
+            raise BadInput(
+                "This explorer is read-only and has no stored answer to that: "
+                "ask where EXPLORER_READ_ONLY is not set."
+            )
+        return self.queue.submit(
+            key(question, identity),
+            question.kind,
+            job_args(question, identity),
+            question.title,
+            owner=asker.owner,
+            scope=asker.scope,
+            interactive=question.kind not in BATCH,
+        )
+
+    def ask_about(
+        self, neuron: Neuron, asker: Asker, build: Callable[[Workspace], Question], kind: type[T]
+    ) -> T | Status:
+        """Ask about a neuron, whose layer must be scanned first."""
+        opened = self.open_neuron(neuron, asker)
+        if isinstance(opened, Status):
+            return opened
+        return self.ask(build(opened.workspace), opened.identity, asker, kind)
+
+    def network(self, ws: str, asker: Asker) -> NetworkInfo | Status:
+        """The workspace's network."""
+        workspace = self.settings.workspace(ws)
+        identity = questions.nothing_but(network_identity(workspace.network, workspace.weights))
+        return self.ask(questions.network(workspace), identity, asker, NetworkInfo)
+
+    def images(self, ws: str, asker: Asker) -> ImageSet | Status:
+        """The workspace's pictures, indexed anew when their folder changes."""
+        workspace = self.settings.workspace(ws)
+        fingerprint = self._fingerprint(workspace.images)
+        if fingerprint in self._images:
+            return self._images[fingerprint]
+        question = questions.images(workspace, fingerprint)
+        answer = self.ask(question, questions.nothing_but(fingerprint), asker, ImageSet)
+        if isinstance(answer, ImageSet):
+            self._images[fingerprint] = answer
+        return answer
+
+    def open(self, ws: str, asker: Asker) -> Opened | Status:
+        """The workspace with its network and pictures."""
+        network = self.network(ws, asker)
+        if isinstance(network, Status):
+            return network
+        images = self.images(ws, asker)
+        if isinstance(images, Status):
+            return images
+        workspace = self.settings.workspace(ws)
+        weights = network_identity(workspace.network, workspace.weights)
+        return Opened(workspace, network, images, Identity(weights, images.digest))
+
+    def open_layer(self, ws: str, layer: str, asker: Asker) -> OpenedLayer | Status:
+        """The workspace with the scan of one layer."""
+        opened = self.open(ws, asker)
+        if isinstance(opened, Status):
+            return opened
+        found = opened.network.layer(layer)
+        scan = self.arrays(opened.identity).read(found.name)
+        if scan is None:
+            question = questions.scan(opened.workspace, [found.name])
+            return self.submit(question, opened.identity, asker)
+        return OpenedLayer(
+            opened.workspace, opened.network, opened.images, opened.identity, found, scan
+        )
+
+    def open_neuron(self, neuron: Neuron, asker: Asker) -> OpenedLayer | Status:
+        """The workspace with the scan of the neuron's layer; BadInput where it has no such
+        channel."""
+        opened = self.open_layer(neuron.workspace, neuron.layer, asker)
+        if isinstance(opened, OpenedLayer):
+            browse.check_channel(neuron, opened.layer)
+        return opened
+
+    def arrays(self, identity: Identity) -> ScanArrays:
+        """The scans of a network over pictures."""
+        return ScanArrays(self.settings.cache_dir / "scans" / identity.scans)
+
+    def _fingerprint(self, images: str) -> str:
+        now = time.monotonic()
+        seen, fingerprint = self._fingerprints.get(images, (-RECHECK_SECONDS, ""))
+        if now - seen >= RECHECK_SECONDS or not fingerprint:
+            fingerprint = sets.fingerprint(images, self.settings.data_dir)
+            self._fingerprints[images] = (now, fingerprint)
+        return fingerprint
