@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from explorer.disk import storing
 from explorer.records import Status
 
 UNSEEN = 15.0
@@ -13,11 +17,12 @@ UNSEEN = 15.0
 REMEMBERED = 600.0
 """Seconds for which a failure or a person's cancel stands against being asked again."""
 FRESH = 5.0
-"""Seconds for which a done job is not run again: its answer was stored after the asker looked."""
+"""Seconds for which what is done or failed is not run again for anyone: an answer may have been
+stored after the asker looked."""
 KEPT_DONE, KEPT_ENDED = 50, 500
 """Ended rows kept, of done jobs and of all."""
 
-VERSION = 1
+VERSION = 2
 TABLES = """
 DROP TABLE IF EXISTS jobs;
 DROP TABLE IF EXISTS watchers;
@@ -26,7 +31,8 @@ CREATE TABLE jobs (
     key TEXT PRIMARY KEY, kind TEXT NOT NULL, args TEXT NOT NULL, title TEXT NOT NULL,
     interactive INTEGER NOT NULL, kept INTEGER NOT NULL, rank INTEGER NOT NULL,
     state TEXT NOT NULL DEFAULT 'waiting', fraction REAL NOT NULL DEFAULT 0,
-    message TEXT NOT NULL DEFAULT '', stop INTEGER NOT NULL DEFAULT 0,
+    message TEXT NOT NULL DEFAULT '', fault INTEGER NOT NULL DEFAULT 0,
+    stop INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0, worker TEXT NOT NULL DEFAULT '',
     beat REAL NOT NULL DEFAULT 0, base REAL, base_time REAL, ended REAL NOT NULL DEFAULT 0
 );
@@ -39,24 +45,63 @@ CREATE VIEW looked AS SELECT key, max(seen) AS seen FROM watchers WHERE NOT refu
 """
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection for every thread of this process (behind a lock), its tables made."""
-    db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("BEGIN IMMEDIATE")
-    # Rows only say what to compute: those of another version are simply asked for again.
-    if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-        for statement in (*TABLES.split(";"), f"PRAGMA user_version = {VERSION}"):
-            db.execute(statement)
-    db.execute("COMMIT")
-    return db
+class Database:
+    """The tables in one file, with one connection for every thread of this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder = path.parent
+        self._lock = threading.Lock()
+        with storing(self._folder):
+            self._connection = sqlite3.connect(
+                path, timeout=10, isolation_level=None, check_same_thread=False
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+        with self.transaction() as db:
+            # Rows only say what to compute: those of another version are simply asked for again.
+            if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                for statement in (*TABLES.split(";"), f"PRAGMA user_version = {VERSION}"):
+                    db.execute(statement)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for this thread alone. Raises Unavailable when the disk fails."""
+        with storing(self._folder), self._lock:
+            yield self._connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The same, with the file locked against other writers; all is written or nothing."""
+        with self.reading() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite rolls back by itself on a full disk
+                    db.execute("ROLLBACK")
+                raise
 
 
 def find(db: sqlite3.Connection, key: str) -> Any:
     """The row of a key, or None."""
     return db.execute("SELECT * FROM jobs WHERE key = ?", (key,)).fetchone()
+
+
+def watcher(db: sqlite3.Connection, key: str, owner: str, scope: str) -> Any:
+    """Whether and when (``seen``) a watcher ``refused``, and when the owner last ``asked`` for the
+    key in any scope. NULL or 0 where never."""
+    return db.execute(
+        "SELECT coalesce(max(refused AND scope = :scope), 0) AS refused,"
+        " max(iif(scope = :scope, seen, 0)) AS seen, max(seen) AS asked"
+        " FROM watchers WHERE key = :key AND owner = :owner",
+        {"key": key, "owner": owner, "scope": scope},
+    ).fetchone()
 
 
 def enqueue(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
@@ -67,8 +112,8 @@ def enqueue(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
         " VALUES (?, ?, ?, ?, ?, ?, (SELECT coalesce(max(rank), 0) + 1 FROM jobs))"
         " ON CONFLICT (key) DO UPDATE SET kind = excluded.kind, args = excluded.args,"
         " title = excluded.title, interactive = excluded.interactive, kept = excluded.kept,"
-        " rank = excluded.rank, state = 'waiting', fraction = 0, message = '', stop = 0,"
-        " attempts = 0, base = NULL",
+        " rank = excluded.rank, state = 'waiting', fraction = 0, message = '', fault = 0,"
+        " stop = 0, attempts = 0, base = NULL",
         values,
     )
 
@@ -88,10 +133,11 @@ def end_unwatched(db: sqlite3.Connection, key: str | None, now: float) -> bool:
 
 
 def leave(db: sqlite3.Connection, owner: str, scope: str, now: float) -> None:
-    """Withdraw an owner from what they asked for in other scopes, unless it is kept."""
+    """Withdraw an owner from what they asked for in other scopes, unless it is kept. They stay
+    known as those who were told of a failure."""
     gone = db.execute(
         "DELETE FROM watchers WHERE owner = ? AND scope <> ?"
-        " AND key IN (SELECT key FROM jobs WHERE NOT kept) RETURNING key",
+        " AND key IN (SELECT key FROM jobs WHERE NOT kept AND state <> 'failed') RETURNING key",
         (owner, scope),
     ).fetchall()
     for (key,) in gone:
@@ -114,18 +160,16 @@ def prune(db: sqlite3.Connection) -> None:
 
 
 def refuses(watcher: Any, now: float) -> bool:
-    """Whether this watcher (a row or None) cancelled, and still means it."""
-    return watcher is not None and bool(watcher["refused"]) and now - watcher["seen"] < REMEMBERED
+    """Whether this watcher cancelled, and still means it."""
+    return bool(watcher["refused"]) and now - watcher["seen"] < REMEMBERED
 
 
 def stands(row: Any, watcher: Any, now: float) -> bool:
     """Whether an ended row is itself the answer to being asked for again by this watcher."""
-    if row["state"] == "done":
-        return now - float(row["ended"]) < FRESH
-    if row["state"] == "failed":
-        asking = watcher is not None and now - watcher["seen"] < REMEMBERED
-        return asking or now - float(row["ended"]) < REMEMBERED
-    return refuses(watcher, now)
+    if row["state"] == "cancelled":
+        return refuses(watcher, now)
+    told = row["state"] == "failed" and now - (watcher["asked"] or 0) < REMEMBERED
+    return told or now - float(row["ended"]) < FRESH
 
 
 def status(db: sqlite3.Connection, row: Any, now: float) -> Status:
@@ -146,6 +190,7 @@ def status(db: sqlite3.Connection, row: Any, now: float) -> Status:
         message=row["message"],
         place=place,
         eta=_eta(row, now) if row["state"] == "running" else None,
+        fault=bool(row["fault"]),
     )
 
 

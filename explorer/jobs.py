@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from explorer import job_table as table
-from explorer.disk import private_folder, storing
+from explorer.disk import private_folder
 from explorer.records import Status
 
 PATIENCE = 90.0
@@ -51,15 +49,12 @@ class Jobs:
     ``clock`` gives seconds since the epoch."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        self.folder = private_folder(folder)
         self._clock = clock
-        self._lock = threading.Lock()
-        with storing(folder):
-            self._connection = table.connect(folder / "jobs.sqlite")
+        self._database = table.Database(private_folder(folder) / "jobs.sqlite")
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        self._database.close()
 
     # What the web asks.
 
@@ -80,20 +75,20 @@ class Jobs:
         The owner becomes a watcher, and if ``interactive``, leaves what they wanted in other
         scopes: such jobs are cancelled unless someone else watches them or they are kept.
 
-        Asking again is how a page polls, so it never loops on an ended job. A failure is
-        returned, not run again, for 10 minutes, and longer to a page that goes on asking. What
-        the owner cancelled in this scope stays cancelled to them as long as they go on asking and
-        10 minutes more, even if it runs for others; leaving the scope forgets that. A job that
-        was done moments ago is returned as done. ``retry`` (a button, a command) starts anew
-        in all these cases, as does another person's ask for what was cancelled. A job that was
-        withdrawn because nobody looked starts again when somebody looks.
+        Asking again is how a page polls, so it never loops on an ended job. A failure is returned,
+        not run again, to an owner who asked in the 10 minutes before (so never to a page that goes
+        on asking); it is run again for somebody new. What the owner cancelled in this scope stays
+        cancelled to them as long as they go on asking and 10 minutes more, even if it runs for
+        others; leaving the scope forgets that, and another person's ask starts it. A job that was
+        done moments ago is returned as done. ``retry`` (a button) starts anew in all these cases.
+        A job that was withdrawn because nobody looked starts again when somebody looks.
         """
         text = json.dumps(dict(args), sort_keys=True)
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             now = self._clock()
             if interactive:
                 table.leave(db, owner, scope, now)
-            row, watcher = table.find(db, key), self._watcher(db, key, owner, scope)
+            row, watcher = table.find(db, key), table.watcher(db, key, owner, scope)
             refused = not retry and table.refuses(watcher, now)
             ended = row is not None and row["state"] not in ("waiting", "running")
             if row is None or (ended and (retry or not table.stands(row, watcher, now))):
@@ -110,14 +105,32 @@ class Jobs:
             )
             return self._status(db, table.find(db, key), refused)
 
+    def retry(self, key: str, *, owner: str, scope: str) -> Status | None:
+        """Ask again, as it was asked before, for what failed or was cancelled; None if that is
+        forgotten."""
+        with self._database.reading() as db:
+            row = table.find(db, key)
+        if row is None:
+            return None
+        return self.submit(
+            key,
+            row["kind"],
+            json.loads(row["args"]),
+            row["title"],
+            owner=owner,
+            scope=scope,
+            interactive=bool(row["interactive"]),
+            retry=True,
+        )
+
     def status(self, key: str, owner: str | None = None) -> Status | None:
         """How a key stands, None if nobody asked for it lately. With ``owner``, it also says that
         they still look, and puts back what was withdrawn because nobody did."""
         if owner is None:
-            with self._reading() as db:
+            with self._database.reading() as db:
                 row = table.find(db, key)
                 return None if row is None else self._status(db, row)
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             row = table.find(db, key)
             if row is None:
                 return None
@@ -134,7 +147,7 @@ class Jobs:
     def cancel(self, key: str, owner: str) -> None:
         """Withdraw an owner. If nobody else watches, the job ends: at once while it waits, at its
         next report while it runs."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             now = self._clock()
             # Nobody needs to watch a kept job, so its absent watchers are withdrawn with it.
             db.execute(
@@ -166,10 +179,12 @@ class Jobs:
     def claim(self, worker: str, interactive_only: bool = False) -> Job | None:
         """Take the next job: interactive before batch, then first come, first served. Interactive
         jobs that nobody looks at any more are cancelled instead."""
-        with self._reading() as db:  # an idle worker asks often: it must not lock out writers
+        with (
+            self._database.reading() as db
+        ):  # an idle worker asks often: it must not lock out writers
             if not db.execute("SELECT 1 FROM jobs WHERE state = 'waiting' LIMIT 1").fetchone():
                 return None
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             now = self._clock()
             table.end_unwatched(db, None, now)
             row = db.execute(
@@ -187,7 +202,7 @@ class Jobs:
     def beat(self, key: str, fraction: float, message: str) -> bool:
         """Say how far a running job is. True means stop: it was cancelled, or nobody has looked
         at it for a while (15 s while others wait, else 90 s)."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             now = self._clock()
             row = db.execute(
                 "UPDATE jobs SET fraction = :fraction, message = :message, beat = :now,"
@@ -208,13 +223,14 @@ class Jobs:
         """The answer is stored."""
         self._end(key, "done", "")
 
-    def fail(self, key: str, sentence: str) -> None:
-        """It cannot be answered; ``sentence`` tells people why and what to do."""
-        self._end(key, "failed", sentence)
+    def fail(self, key: str, sentence: str, fault: bool = False) -> None:
+        """It cannot be answered; ``sentence`` tells people why and what to do. ``fault``: by a
+        fault of ours."""
+        self._end(key, "failed", sentence, fault)
 
     def stopped(self, key: str) -> None:
         """The worker stopped it as ``beat`` asked. Back into the queue if someone asked since."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             now = self._clock()
             db.execute(
                 "UPDATE jobs SET ended = :now, message = '', state = iif(NOT stop AND (kept OR"
@@ -227,7 +243,7 @@ class Jobs:
     def requeue_stale(self, seconds: float = 20.0) -> int:
         """Put back what runs but has not beaten for ``seconds``: its worker died. A job that took
         several workers with it fails. Returns how many were put back."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             now = self._clock()
             db.execute(
                 "UPDATE jobs SET state = 'failed', ended = ?, message = ?"
@@ -242,50 +258,24 @@ class Jobs:
 
     def release(self, worker: str) -> None:
         """Put back what ``worker`` runs, because it is asked to end; no attempt is counted."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             db.execute(
                 "UPDATE jobs SET state = iif(stop, 'cancelled', 'waiting'), ended = ?,"
                 " message = '', attempts = attempts - 1 WHERE state = 'running' AND worker = ?",
                 (self._clock(), worker),
             )
 
-    # Within one transaction.
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with storing(self.folder), self._lock:
-            yield self._connection
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # SQLite rolls back by itself on a full disk
-                    db.execute("ROLLBACK")
-                raise
-
-    @staticmethod
-    def _watcher(db: sqlite3.Connection, key: str, owner: str, scope: str) -> Any:
-        return db.execute(
-            "SELECT seen, refused FROM watchers WHERE key = ? AND owner = ? AND scope = ?",
-            (key, owner, scope),
-        ).fetchone()
-
-    def _end(self, key: str, state: str, message: str) -> None:
-        with self._transaction() as db:
+    def _end(self, key: str, state: str, message: str, fault: bool = False) -> None:
+        with self._database.transaction() as db:
             db.execute(
-                "UPDATE jobs SET state = ?, message = ?, ended = ?, fraction = iif(?, 1, fraction)"
-                " WHERE key = ? AND state = 'running'",
-                (state, message, self._clock(), state == "done", key),
+                "UPDATE jobs SET state = ?, message = ?, fault = ?, ended = ?,"
+                " fraction = iif(?, 1, fraction) WHERE key = ? AND state = 'running'",
+                (state, message, fault, self._clock(), state == "done", key),
             )
             table.prune(db)
 
     def _list(self, query: str, limit: int) -> tuple[Status, ...]:
-        with self._reading() as db:
+        with self._database.reading() as db:
             rows = db.execute(query, (limit,)).fetchall()
             return tuple(self._status(db, row) for row in rows)
 

@@ -253,12 +253,36 @@ def test_a_failure_is_not_run_again_by_polling(jobs, clock) -> None:
         status = ask(jobs, "a")
         assert (status.state, status.message) == ("failed", "There is no such layer.")
     assert jobs.claim("w") is None
-    assert ask(jobs, "a", retry=True).state == "waiting"
-    jobs.claim("w")
-    jobs.fail("a", "Again.")
-    assert ask(jobs, "a", "bob").state == "failed"
+    assert ask(jobs, "a", scope="another page").state == "failed"
     clock.wait(601)
     assert ask(jobs, "a").state == "waiting"  # a new visit
+
+
+def test_a_failure_is_run_again_for_somebody_new(jobs, clock) -> None:
+    ask(jobs, "a")
+    jobs.claim("w")
+    jobs.fail("a", "There is no such layer.")
+    assert ask(jobs, "a", "bob").state == "failed"  # twenty at once cause one computation
+    clock.wait(6)
+    assert ask(jobs, "a", "cleo").state == "waiting"
+    assert ask(jobs, "a").state == "waiting"
+
+
+def test_retry_asks_as_before(jobs) -> None:
+    assert jobs.retry("a", owner="ann", scope="here") is None
+    ask(jobs, "a", interactive=False)
+    jobs.claim("w")
+    jobs.fail("a", "This is a fault of ours.", fault=True)
+    assert jobs.status("a").fault
+    status = jobs.retry("a", owner="ann", scope="here")
+    assert (status.state, status.message, status.fault) == ("waiting", "", False)
+    job = jobs.claim("w")
+    assert (job.kind, job.args, job.title, job.interactive) == (
+        "split",
+        {"key": "a"},
+        "Split a",
+        False,
+    )
 
 
 def test_a_dead_workers_job_is_put_back_in_its_place(jobs, clock) -> None:
@@ -329,7 +353,7 @@ def test_old_rows_are_forgotten(jobs, monkeypatch) -> None:
         jobs.finish(str(number))
     assert len(jobs.recent()) == 3
     assert len(jobs.recent(2)) == 2
-    assert jobs._connection.execute("SELECT count(*) FROM watchers").fetchone()[0] == 3
+    assert jobs._database._connection.execute("SELECT count(*) FROM watchers").fetchone()[0] == 3
 
 
 def test_arguments_are_plain_json(jobs) -> None:
@@ -384,8 +408,8 @@ def test_processes_share_one_queue(tmp_path) -> None:
 
 
 def test_a_full_disk_is_told(jobs) -> None:
-    pages = jobs._connection.execute("PRAGMA page_count").fetchone()[0]
-    jobs._connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = jobs._database._connection.execute("PRAGMA page_count").fetchone()[0]
+    jobs._database._connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(Unavailable, match="full"):
         jobs.submit("a", "k", {"x": "x" * 100_000}, "t", owner="o", scope="s", interactive=True)
     assert jobs.status("a") is None
