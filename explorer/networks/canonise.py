@@ -342,7 +342,9 @@ def _folded(linear: nn.Module, norm: nn.Module) -> nn.Module:
     weight, bias, scale, shift, mean, variance = (
         None if t is None else t.detach().double() for t in kept
     )
-    factor = (variance + norm.eps).rsqrt() if scale is None else scale * (variance + norm.eps).rsqrt()
+    factor = (
+        (variance + norm.eps).rsqrt() if scale is None else scale * (variance + norm.eps).rsqrt()
+    )
     offset = -mean if bias is None else bias - mean
     moved = offset * factor if shift is None else offset * factor + shift
     spread = factor.reshape(-1, *[1] * (weight.dim() - 1))

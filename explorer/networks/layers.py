@@ -191,8 +191,6 @@ class _Graph:
         ceiling = m.RECTIFIERS[type(module)] if clipped and module is not None else None
         names = self.names(node)
         channels, height, width = self.size(node) or (0, 0, 0)
-        layer = Layer(
-            names[0], channels, height, width, self.rectified(node), ceiling, (), ""
-        )
+        layer = Layer(names[0], channels, height, width, self.rectified(node), ceiling, (), "")
         source = node.all_input_nodes[0] if clipped else node
         return Found(layer, node, source, self.axes[node], tuple(names))

@@ -103,7 +103,9 @@ class Traced:
         start = pixels if lower is None else self.found[lower].node
         inside, frontier = _between(start, self.found[upper].source)
         if not inside:
-            raise BadInput(f"Nothing leads from layer '{lower}' to '{upper}': choose an earlier one.")
+            raise BadInput(
+                f"Nothing leads from layer '{lower}' to '{upper}': choose an earlier one."
+            )
         graph = fx.Graph()
         entering = (start, *frontier)
         made = {n: graph.placeholder(f"x{number}") for number, n in enumerate(entering)}

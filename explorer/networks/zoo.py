@@ -1,0 +1,179 @@
+"""Load a network by name, with the weights that were asked for."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import timm
+import torch
+import torchvision
+from timm.data import ImageNetInfo, resolve_data_config
+from torch import nn
+from torchvision.models import get_model_weights
+
+from explorer.networks import identity
+from explorer.networks.hub import fetching
+from explorer.networks.weights import digest, fill, head, read, renamed
+from explorer.records import BadInput, Preprocess
+
+UNTRAINED = "These weights are random and untrained, so what its neurons show means nothing."
+BRANCHED = {"aux_logits": False, "transform_input": True, "init_weights": False}
+"""GoogLeNet and Inception as their trained weights expect them, without training branches."""
+
+Make = Callable[..., nn.Module]
+"""(weights, classes) -> the network; weights as its library knows them or None."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network ready for use: float32, evaluating. ``digest`` is that of its weights,
+    ``classes`` the names of its outputs (() where unknown), ``notice`` "" or one sentence."""
+
+    source: str
+    weights: str
+    model: nn.Module
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    digest: str
+    notice: str
+
+
+def load(network: str, weights: str = "default") -> Loaded:
+    """Load ``timm:NAME`` or ``torchvision:NAME``.
+
+    ``weights`` is ``default`` (the library's download), a torchvision enum name, a path of a
+    checkpoint, ``package:NAME``, ``random`` or ``random:SEED``. Raises BadInput for unknown
+    names and weights that do not fit, Unavailable when a download or package cannot be had.
+    """
+    library, name = identity.library(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' advice to programmers
+        if library == "timm":
+            model, preprocess = _timm(name, weights)
+        else:
+            model, preprocess = _torchvision(name, weights)
+    model = model.float().eval()
+    outputs = head(model)[1]
+    return Loaded(
+        source=network,
+        weights=weights,
+        model=model,
+        preprocess=preprocess,
+        classes=imagenet_classes() if outputs == 1000 else (),
+        digest=digest(model),
+        notice=UNTRAINED if identity.is_random(weights) else "",
+    )
+
+
+@cache
+def imagenet_classes() -> tuple[str, ...]:
+    """The 1000 class names: the first synonym, or all of them where the first is not unique."""
+    info = ImageNetInfo()
+    whole = [info.index_to_description(number) for number in range(1000)]
+    first = [text.split(",")[0] for text in whole]
+    counts = Counter(first)
+    return tuple(one if counts[one] == 1 else text for one, text in zip(first, whole, strict=True))
+
+
+def _timm(name: str, asked: str) -> tuple[nn.Module, Preprocess]:
+    if not timm.is_model(name.split(".")[0]):
+        raise _unknown("timm", name, timm.list_models())
+    if asked == "default" and not timm.models.is_model_pretrained(name):
+        raise BadInput(f"timm has no weights for {name}: give a checkpoint's path, or random.")
+
+    def make(trained: Any, classes: int | None) -> nn.Module:
+        sized = {} if classes is None else {"num_classes": classes}
+        try:
+            return cast(nn.Module, timm.create_model(name, pretrained=bool(trained), **sized))
+        except RuntimeError as error:
+            if "tag" not in str(error):
+                raise
+            raise _unknown("timm", name, timm.list_pretrained(f"{name.split('.')[0]}*")) from error
+
+    if asked != "default" and not _own(asked):
+        raise BadInput(
+            f"timm names weights with the network, such as resnet50.a1_in1k: write default "
+            f"instead of '{asked[:80]}', or a checkpoint's path."
+        )
+    model = _filled(f"timm:{name}", asked, make)
+    config = resolve_data_config({}, model=model)
+    crop = config["input_size"][-1]
+    preprocess = Preprocess(
+        resize=math.floor(crop / config["crop_pct"]),
+        crop=crop,
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+    return model, preprocess
+
+
+def _torchvision(name: str, asked: str) -> tuple[nn.Module, Preprocess]:
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise _unknown("torchvision", name, names)
+    known = get_model_weights(name)
+    members = {member.name: member for member in known}
+    if asked != "default" and asked not in members and not _own(asked):
+        raise BadInput(
+            f"torchvision:{name} has no weights '{asked[:80]}': choose default, "
+            f"{', '.join(members)}, random or a checkpoint's path."
+        )
+    chosen = known.DEFAULT if asked == "default" else members.get(asked, next(iter(known)))
+
+    def make(trained: Any, classes: int | None) -> nn.Module:
+        options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+        if trained is None and name in ("googlenet", "inception_v3"):
+            options |= BRANCHED
+        picked = chosen if trained else None
+        return cast(nn.Module, torchvision.models.get_model(name, weights=picked, **options))
+
+    model = _filled(f"torchvision:{name}", asked, make)
+    view = chosen.transforms()
+    preprocess = Preprocess(
+        resize=view.resize_size[0],
+        crop=view.crop_size[0],
+        interpolation="bilinear" if view.interpolation.value == "bilinear" else "bicubic",
+        mean=tuple(view.mean),
+        std=tuple(view.std),
+    )
+    return model, preprocess
+
+
+def _own(asked: str) -> bool:
+    """Whether weights are not the library's to find."""
+    kinds = (identity.is_random(asked), identity.is_checkpoint(asked))
+    return any(kinds) or asked.startswith("package:")
+
+
+def _filled(network: str, asked: str, make: Make) -> nn.Module:
+    """The network with the weights asked for."""
+    if not _own(asked):
+        with fetching(network):
+            return make(True, None)
+    if identity.is_random(asked):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(identity.seed(asked))
+            return make(None, None)
+    path = identity.checkpoint(asked)
+    state = read(path)
+    model = make(None, None)
+    state = renamed(state, model)
+    matrix, outputs = head(model)
+    if matrix in state and state[matrix].shape[:1] not in ((outputs,), ()):
+        model = make(None, state[matrix].shape[0])
+    fill(model, state, path.name)
+    return model
+
+
+def _unknown(library: str, name: str, known: list[str]) -> BadInput:
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "see its list of models."
+    return BadInput(f"{library} has no network '{name}': {hint}")
