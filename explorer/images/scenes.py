@@ -1,7 +1,7 @@
 """Single-object scenes: a photographic cut-out on a quiet drawn background.
 
 Everything is drawn from a generator seeded by the cut-out's name and the variant's number, so
-the same cut-out gives the same pictures everywhere.
+the same cut-out gives the same scenes again (on another processor, but for rounding).
 """
 
 from __future__ import annotations
@@ -74,23 +74,24 @@ def _sized(stamp: Image.Image, random: np.random.Generator) -> Image.Image:
 
 def _placed(thing: Image.Image, random: np.random.Generator) -> tuple[int, int]:
     """Near the centre, within the middle 84%, which the network's centre crop keeps."""
-    return tuple(
+    left, top = (
         round((SIDE - edge) / 2 + random.uniform(-0.5, 0.5) * max(0.0, 0.84 * SIDE - edge))
         for edge in thing.size
-    )  # type: ignore[return-value]
+    )
+    return left, top
 
 
 def _background(random: np.random.Generator) -> np.ndarray:
     """f32[SIDE,SIDE,3]: a wall above a ground, both pale or dim, clouded and lightly grained."""
     wall, ground = _colour(random), _colour(random)
     horizon = random.uniform(0.45, 0.8)
-    softness = random.choice([0.015, 0.05, 0.2])
+    softness = float(random.choice([0.015, 0.05, 0.2]))
     rows = np.linspace(0.0, 1.0, SIDE, dtype=np.float32)[:, None, None]
-    share: np.ndarray = 1.0 / (1.0 + np.exp(-(rows - horizon) / softness))
+    share = 1.0 / (1.0 + np.exp(-(rows - horizon) / softness))
     picture = wall * (1.0 - share) + ground * share
     picture = picture * (1.0 + _clouds(random, 5, 0.07) + _clouds(random, 40, 0.02))
-    grain = random.normal(0.0, 2.0, (SIDE, SIDE, 1))
-    return np.asarray(picture + grain, np.float32)
+    grain = 2.0 * random.standard_normal((SIDE, SIDE, 1), np.float32)
+    return np.asarray(picture + grain)
 
 
 def _colour(random: np.random.Generator) -> np.ndarray:
