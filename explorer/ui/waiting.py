@@ -1,0 +1,76 @@
+"""What is under way: progress, place in the queue, time left, Cancel; and what failed, Retry."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from explorer.records import Status
+from explorer.ui.session import asker, backend, plain
+
+OVER = ("done", "failed", "cancelled")
+
+
+def waiting(status: Status, *, brief: bool = False) -> None:
+    """Show one job until it is over, then run the page again. ``brief`` takes one line."""
+    shown = st.session_state.setdefault("shown", set())
+    if status.key in shown:
+        st.caption(f"Waits for: {plain(status.title)}")
+        return
+    shown.add(status.key)
+    if status.state in OVER:
+        _over(status)
+    elif brief:
+        _poll(status.key, brief)
+    else:
+        with st.container(border=True):
+            _poll(status.key, brief)
+
+
+def left(seconds: float | None) -> str:
+    """Time left in words, "" when it cannot be told."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s left"
+    return f"{round(seconds / 60)} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
+
+
+def progress_text(status: Status) -> str:
+    """One line on a job: what, how far, how long."""
+    if status.state == "waiting":
+        ahead = f"{status.place} before it" if status.place > 0 else "next in the queue"
+        return f"**{plain(status.title)}** · waiting, {ahead}"
+    parts = (f"**{plain(status.title)}**", plain(status.message), left(status.eta))
+    return " · ".join(part for part in parts if part)
+
+
+@st.fragment(run_every=1.0)
+def _poll(key: str, brief: bool) -> None:
+    """Ask once a second how far the job is; the browser stops asking when its tab closes."""
+    status = backend().status(key, asker())
+    if status is None or status.state in OVER:
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.progress(status.fraction, text=progress_text(status))
+        st.button(
+            "Cancel",
+            key=f"cancel-{key}",
+            type="tertiary" if brief else "secondary",
+            on_click=backend().cancel,
+            args=(key, asker()),
+        )
+
+
+def _over(status: Status) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if status.state == "failed":
+            st.error(plain(status.message), icon=":material/error:")
+        else:
+            st.info(f"{plain(status.title)}: cancelled.", icon=":material/block:")
+        st.button(
+            "Retry",
+            key=f"retry-{status.key}",
+            icon=":material/refresh:",
+            on_click=backend().retry,
+            args=(status.key, asker()),
+        )

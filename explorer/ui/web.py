@@ -1,0 +1,26 @@
+"""The web entry: ``uvicorn explorer.ui.web:app`` serves the pages with low latency."""
+
+from __future__ import annotations
+
+import logging
+
+import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
+
+from explorer.settings import HOME
+
+# A folder called pages/ beside app.py would otherwise make the first deep link to a fresh server
+# run that page without app.py, so without sidebar and navigation.
+PagesManager.uses_pages_directory = False
+
+FAULT = "Something went wrong here, and it is a fault of ours: reload the page, or see the log."
+
+
+def apologise(error: Exception) -> bool:
+    """Log an error that no page handled and show one sentence instead of its traceback."""
+    logging.getLogger(__name__).error("Unhandled error in a page", exc_info=error)
+    st.error(FAULT)
+    return True
+
+
+app = st.App(HOME / "app.py", on_script_error=apologise)

@@ -1,0 +1,73 @@
+"""One neuron: its references, how often it fires, its virtual neurons and why they differ."""
+
+from explorer.ui import frame
+
+frame.guard()
+
+import streamlit as st  # noqa: E402
+
+from explorer.records import Split, Status  # noqa: E402
+from explorer.ui import figure, neuron, pickers, rail, virtual  # noqa: E402
+from explorer.ui.places import look  # noqa: E402
+from explorer.ui.session import asker, backend, section  # noqa: E402
+from explorer.ui.subject import Subject  # noqa: E402
+from explorer.ui.waiting import waiting  # noqa: E402
+
+
+def page() -> None:
+    here = look()
+    if isinstance(here.network, Status):
+        waiting(here.network)
+        return
+    about = neuron.subject_of(here, here.network)
+    if about is not None:
+        show(about)
+
+
+def show(about: Subject) -> None:
+    head = st.container(horizontal=True, vertical_alignment="center", gap="small")
+    numbers = st.container()
+    rows = backend().table(about.ws, about.layer.name, asker())
+    halves = st.grid(3, min_column_width=290)
+    main, side = halves.cell(column_span=2), halves.cell()
+    with main:
+        upper = st.container()
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.subheader("Virtual neurons", anchor=False, width="content")
+            method, params = pickers.splitting(about.layer)
+    question = about.question(method, params)
+    split: Split | Status | None = None
+    crops = None
+    with main, section():
+        split = backend().split(question, asker())
+    known = split if isinstance(split, Split) else None
+    with upper, section():
+        references = neuron.references(about, known)
+    with head:
+        neuron.heading(about, rows, split)
+        st.space("stretch")
+        neuron.steps(about, rows)
+        figure.popover(question, about.view)
+    with numbers:
+        neuron.measures(about, rows, split)
+    with main, section():
+        if known is None:
+            if isinstance(split, Status):
+                waiting(split)
+        else:
+            crops = neuron.crops_of(about, about.top)
+            virtual.virtual_neurons(about, known, crops)
+            virtual.separation(about, known)
+    with side:
+        with section():
+            rail.picked(about, crops, known)
+        with section():
+            rail.distribution(about, references)
+        if known is not None:
+            with section():
+                rail.plane(about, known, question)
+            with section():
+                rail.agreement(known, question)
+
+
+page()

@@ -1,0 +1,5 @@
+from explorer.ui import frame
+
+frame.guard()
+import streamlit as st
+st.write("soon")
