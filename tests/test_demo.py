@@ -202,6 +202,21 @@ def test_packages_without_photographs_are_one_sentence(tmp_path: Path) -> None:
         demo.prepare(tmp_path / "data", silent, tmp_path / "system")
 
 
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("tuxpaint-stamps-default", "animals/birds/toucan.png"),
+        ("gcompris-qt-data", "erase.rcc"),
+    ],
+)
+def test_a_damaged_package_is_named(tmp_path: Path, system: Path, package: str, name: str) -> None:
+    path = system / demo.PACKAGES[package] / name
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(Unavailable, match=f"{path.name} is damaged"):
+        demo.prepare(tmp_path / "data", silent, system)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 # Fetching, with stand-ins for apt and dpkg.
 
 

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from explorer.images import rcc, scenes
-from explorer.images.stamps import Maker, Row
+from explorer.images.stamps import Maker, Row, decoded
+from explorer.records import Unavailable
 
 _ACTIVITIES = (
     "categorization", "erase", "explore_farm_animals", "explore_monuments",
@@ -45,21 +46,27 @@ def makers(root: Path) -> list[Maker]:
         path = root / f"{activity}.rcc"
         if not path.is_file():
             continue
-        pictures = {
-            name: content
-            for name, content in rcc.resources(path.read_bytes())
-            if name.endswith(".webp")
-        }
+        pictures = _pictures(path)
         found += [
-            partial(_make, activity, PurePosixPath(name), pictures[name])
-            for name in sorted(pictures)
+            partial(_make, path, PurePosixPath(name), pictures[name]) for name in sorted(pictures)
         ]
     return found
 
 
-def _make(activity: str, name: PurePosixPath, content: bytes, folder: Path) -> list[Row]:
-    with Image.open(io.BytesIO(content), formats=("WEBP",)) as image:
-        picture = image.convert("RGBA")
+def _pictures(path: Path) -> dict[str, bytes]:
+    """The WebP files within a resource file."""
+    try:
+        contents = dict(rcc.resources(path.read_bytes()))
+    except ValueError as error:
+        raise Unavailable(
+            f"{path} is damaged: reinstall the package gcompris-qt-data and try again."
+        ) from error
+    return {name: content for name, content in contents.items() if name.endswith(".webp")}
+
+
+def _make(source: Path, name: PurePosixPath, content: bytes, folder: Path) -> list[Row]:
+    activity = source.stem
+    picture = decoded(io.BytesIO(content), "WEBP", source)
     short = min(picture.size)
     if short > scenes.SIDE:
         width, height = (round(edge * scenes.SIDE / short) for edge in picture.size)

@@ -22,7 +22,7 @@ _INTERPOLATION = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 """What Pillow raises on files that are truncated or no pictures."""
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -59,7 +59,7 @@ def read(file: Path | BinaryIO, name: str) -> Image.Image:
             f"The picture '{name}' has more than {MAX_PIXELS // 1_000_000} megapixels: "
             "make it smaller."
         ) from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise BadInput(
             f"The picture '{name}' cannot be read: it is missing, truncated or not a JPEG, PNG, "
             "WebP, BMP, GIF or TIFF file."

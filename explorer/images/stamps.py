@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from explorer.images import scenes
+from explorer.images import pictures, scenes
+from explorer.records import Unavailable
 
 
 class Row(NamedTuple):
@@ -64,8 +65,7 @@ def makers(root: Path) -> list[Maker]:
 
 
 def _make(root: Path, path: Path, folder: Path) -> list[Row]:
-    with Image.open(root / path, formats=("PNG",)) as image:
-        stamp = image.convert("RGBA")
+    stamp = decoded(root / path, "PNG", root / path)
     if not scenes.photographic(stamp):
         return []
     name = path.with_suffix("").as_posix()
@@ -78,6 +78,17 @@ def _make(root: Path, path: Path, folder: Path) -> list[Row]:
         _save(mask, folder / "masks" / f"{place}.png")
         rows.append(Row(f"{place}.jpg", label, name, text))
     return rows
+
+
+def decoded(file: Path | BinaryIO, form: str, place: Path) -> Image.Image:
+    """A packaged picture as RGBA; Unavailable, naming ``place``, when it is damaged."""
+    try:
+        with Image.open(file, formats=(form,)) as image:
+            return image.convert("RGBA")
+    except pictures.BROKEN as error:
+        raise Unavailable(
+            f"{place} is damaged: reinstall the package that it belongs to and try again."
+        ) from error
 
 
 def _save(image: Image.Image, path: Path) -> None:
