@@ -25,6 +25,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "explorer.store",
         "explorer.codec",
         "explorer.disk",
+        "explorer.lock",
+        "explorer.logs",
         "explorer.arrays",
         "explorer.scan_files",
         "explorer.jobs",

@@ -64,6 +64,11 @@ def test_no_command_is_documented_that_does_not_exist() -> None:
             assert name in commands(), f"{page.name} runs '{name}'"
 
 
+def test_methods_are_documented() -> None:
+    section = CLI.split("\n## `split", maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
+    assert not [name for name in METHODS if f"`{name}`" not in section]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_method_cites_its_source(name: str) -> None:
     method = METHODS[name]
