@@ -8,19 +8,19 @@ counts them, so a killed scan goes on where the manifest ends.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TextIO
 from urllib.parse import quote
 
 import numpy as np
 
 from explorer.disk import private_folder, storing
+from explorer.lock import hold
 from explorer.records import BadInput, Layer, Scan, Unavailable
 from explorer.scan_files import Manifest, mapped, write_columns
 
@@ -213,14 +213,10 @@ def _begin(layer: Layer, folder: Path, images: int) -> _Part:
     return _Part(folder, fresh)
 
 
-def _lock(folder: Path) -> Any:
-    with storing(folder):
-        file = (folder / "writer.lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
+def _lock(folder: Path) -> TextIO:
+    file = hold(folder / "writer.lock")
+    if file is None:
         raise Unavailable(
             "These pictures are being scanned by another process: wait for it to end."
-        ) from error
+        )
     return file
