@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def read(path: Path) -> State:
             found: Any = load_file(path, device="cpu")
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except (UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise BadInput(
             f"'{path.name}' cannot be read as plain weights (it is damaged, or holds Python "
             "code, which is never run): save the network's state_dict() alone."
