@@ -88,12 +88,16 @@ def identity(network: str, weights: str) -> str:
     if is_random(weights):
         kept = f"random:{seed(weights)}, torch=={importlib.metadata.version('torch')}"
     elif is_checkpoint(weights) or weights.startswith("package:"):
-        path = checkpoint(weights)
-        stat = path.stat()
-        kept = f"blake2b:{_contents(str(path), stat.st_size, stat.st_mtime_ns)}"
+        kept = contents(checkpoint(weights))
     else:
         kept = weights
     return f"{network}, {made_by}, {kept}"
+
+
+def contents(path: Path) -> str:
+    """A digest of what a file holds, found anew only when the file has changed."""
+    stat = path.stat()
+    return f"blake2b:{_contents(str(path), stat.st_size, stat.st_mtime_ns)}"
 
 
 @lru_cache(maxsize=64)

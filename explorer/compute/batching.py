@@ -1,0 +1,59 @@
+"""Work through items in batches that shrink when memory runs out."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from explorer.records import OutOfMemory
+
+Items = TypeVar("Items", bound=Any)
+Result = TypeVar("Result")
+
+_TOO_LITTLE = re.compile(r"not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
+
+
+def in_batches(function: Callable[[Items], Result], items: Items, size: int) -> list[Result]:
+    """``function`` of successive slices of ``items``, at most ``size`` long, in order.
+
+    A slice that exceeds the memory is halved and tried again, and later ones stay that small.
+    Raises OutOfMemory when even one item does not fit; other errors pass through.
+    """
+    results: list[Result] = []
+    start = 0
+    while start < len(items):
+        batch: Items = items[start : start + size]
+        fitted = True
+        try:
+            results.append(function(batch))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            fitted = False
+        if fitted:
+            start += len(batch)
+            continue
+        if len(batch) == 1:
+            raise OutOfMemory(
+                "There is too little memory for a single picture: close other programs, or set "
+                "EXPLORER_DEVICE=cpu."
+            )
+        size = max(1, len(batch) // 2)
+        _release()  # after the exception is gone, and with it the tensors that it held
+    return results
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the machine ran out of memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_TOO_LITTLE.search(str(error)))
+
+
+def _release() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
