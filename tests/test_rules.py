@@ -1,0 +1,332 @@
+"""Every relevance rule against a slow textbook twin in float64, and against zennit's."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import zennit.rules
+from torch import Tensor, fx, nn
+
+from explorer.compute import rules as r
+from explorer.networks import modules as m
+from explorer.networks.slices import Slice
+from explorer.records import MissingRule
+
+EPS = 1e-6
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def layer(module: nn.Module, seed: int = 1) -> nn.Module:
+    """The module in float64 with normal weights and biases."""
+    module = module.double().eval().requires_grad_(False)
+    for number, parameter in enumerate(module.parameters()):
+        parameter.copy_(normal(*parameter.shape, seed=seed + number))
+    return module
+
+
+class Childless(fx.Tracer):
+    """Traces every module that has no children as one call."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not list(m.children())
+
+
+def slice_of(module: nn.Module, lower: str | None = "below") -> Slice:
+    """A handmade network as a slice."""
+    module = module.double().eval().requires_grad_(False)
+    network = fx.GraphModule(module, Childless().trace(module))
+    return Slice(network, lower, "above", 1, True, {}, ())
+
+
+def propagated(module: nn.Module, x: Tensor, relevance: Tensor, lower: str | None = "b") -> Tensor:
+    x = x.detach().requires_grad_()
+    z = r.Propagation(slice_of(module, lower)).run(x)
+    return torch.autograd.grad(z, x, relevance.reshape(z.shape))[0]
+
+
+def away(z: Tensor) -> Tensor:
+    return z + EPS * torch.where(z < 0, -1.0, 1.0).to(z)
+
+
+def taps(conv: nn.Conv2d, height: int, width: int):
+    """Every (output channel, row, column, input channel, row, column, weight index) of a
+    convolution, the padding left out: nested loops as a textbook writes them."""
+    high = (height + 2 * conv.padding[0] - conv.dilation[0] * (conv.kernel_size[0] - 1) - 1) // (
+        conv.stride[0]
+    ) + 1
+    wide = (width + 2 * conv.padding[1] - conv.dilation[1] * (conv.kernel_size[1] - 1) - 1) // (
+        conv.stride[1]
+    ) + 1
+    group_in, group_out = conv.in_channels // conv.groups, conv.out_channels // conv.groups
+    places = itertools.product(
+        range(conv.out_channels),
+        range(high),
+        range(wide),
+        range(group_in),
+        range(conv.kernel_size[0]),
+        range(conv.kernel_size[1]),
+    )
+    for j, p, q, i, u, v in places:
+        row = p * conv.stride[0] - conv.padding[0] + u * conv.dilation[0]
+        column = q * conv.stride[1] - conv.padding[1] + v * conv.dilation[1]
+        if 0 <= row < height and 0 <= column < width:
+            yield (j, p, q), (j // group_out * group_in + i, row, column), (j, i, u, v)
+
+
+CONVOLUTIONS = [
+    nn.Conv2d(3, 4, 3),
+    nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False),
+    nn.Conv2d(4, 4, 3, padding=1, groups=4),
+    nn.Conv2d(4, 6, (3, 1), dilation=(2, 1), groups=2),
+    nn.Conv2d(3, 5, 1),
+]
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("signed", [False, True])
+def test_z_plus_is_the_textbook_rule(conv: nn.Conv2d, signed: bool) -> None:
+    conv = layer(conv)
+    x = normal(conv.in_channels, 6, 5)
+    x = x if signed else x.relu()
+    relevance = normal(*conv(x[None]).shape, seed=5)
+    z, truth = torch.zeros_like(relevance[0]), torch.zeros_like(x)
+    if conv.bias is not None:
+        z += conv.bias.clamp(min=0)[:, None, None]
+    for up, down, w in taps(conv, 6, 5):
+        z[up] += max(0, conv.weight[w] * x[down])
+    for up, down, w in taps(conv, 6, 5):
+        truth[down] += max(0, conv.weight[w] * x[down]) * relevance[0][up] / (z[up] + EPS)
+    torch.testing.assert_close(propagated(nn.Sequential(conv), x[None], relevance)[0], truth)
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS, ids=str)
+def test_flat_is_the_textbook_rule_and_for_the_first_convolution_only(conv: nn.Conv2d) -> None:
+    conv = layer(conv)
+    x = normal(conv.in_channels, 6, 5)
+    relevance = normal(*conv(x[None]).shape, seed=5)
+    count, truth = torch.zeros_like(relevance[0]), torch.zeros_like(x)
+    for up, _, _ in taps(conv, 6, 5):
+        count[up] += 1
+    for up, down, _ in taps(conv, 6, 5):
+        truth[down] += relevance[0][up] / (count[up] + EPS)
+    found = propagated(nn.Sequential(conv), x[None], relevance, lower=None)[0]
+    torch.testing.assert_close(found, truth)
+    second = nn.Sequential(nn.ReLU(), layer(nn.Conv2d(3, 3, 1)), nn.ReLU(), nn.Conv2d(3, 2, 1))
+    ruled = r.rules(slice_of(second, lower=None)).values()
+    assert list(ruled) == [r.pass_on, r.flat, r.pass_on, r.z_plus]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_epsilon_linear_is_the_textbook_rule(bias: bool) -> None:
+    linear = layer(nn.Linear(7, 4, bias=bias))
+    x, relevance = normal(7), normal(4, seed=5)
+    z, truth = torch.zeros(4).double(), torch.zeros(7).double()
+    for j in range(4):
+        z[j] = sum(linear.weight[j, i] * x[i] for i in range(7)) + (linear.bias[j] if bias else 0)
+        for i in range(7):
+            truth[i] += x[i] * linear.weight[j, i] * relevance[j] / away(z[j])
+    found = propagated(nn.Sequential(linear), x[None], relevance[None])[0]
+    torch.testing.assert_close(found, truth)
+
+
+def test_a_dead_output_moves_no_relevance_and_no_nan() -> None:
+    linear = layer(nn.Linear(3, 2, bias=False))
+    found = propagated(nn.Sequential(linear), torch.zeros(1, 3).double(), torch.ones(1, 2).double())
+    assert torch.equal(found, torch.zeros(1, 3).double())
+    assert r.stabilise(torch.tensor([0.0, -0.0, 1.0, -1.0])).tolist() == pytest.approx(
+        [EPS, EPS, 1 + EPS, -1 - EPS], rel=1e-7
+    )
+
+
+class Residual(nn.Module):
+    """x -> body(x) + x, or their product."""
+
+    def __init__(self, body: nn.Module, join: nn.Module) -> None:
+        super().__init__()
+        self.body, self.join = body, join
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.join(self.body(x), x)
+
+
+def test_sums_share_by_value() -> None:
+    x, y, relevance = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1), normal(2, 3, 4, 4, seed=2)
+    shares = r.epsilon(m.Add(), (x, y), relevance)
+    for value, share in zip((x, y), shares, strict=True):
+        torch.testing.assert_close(share, value * relevance / away(x + y))
+    body = layer(nn.Conv2d(3, 3, 1))
+    found = propagated(Residual(body, m.Add()), x, relevance)
+    (through,) = r.z_plus(body, (x,), body(x) * relevance / away(body(x) + x))
+    torch.testing.assert_close(found, through + x * relevance / away(body(x) + x))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), m.Mean((2, 3)), m.Mean([-2, -1], keepdim=True)],
+    ids=str,
+)
+def test_averages_share_by_value(pool: nn.Module) -> None:
+    x = normal(2, 3, 4, 4)
+    side = 2 if isinstance(pool, nn.AvgPool2d) else 1
+    relevance = normal(2, 3, side, side, seed=2)
+    size = 4 // side
+    truth = torch.zeros_like(x)
+    for p, q in itertools.product(range(4), range(4)):
+        top, left = p // size * size, q // size * size
+        window = x[:, :, top : top + size, left : left + size]
+        share = relevance[:, :, p // size, q // size] / away(window.mean((2, 3)))
+        truth[:, :, p, q] = x[:, :, p, q] / size**2 * share
+    torch.testing.assert_close(propagated(nn.Sequential(pool), x, relevance), truth)
+
+
+def test_maximum_takes_all() -> None:
+    x, relevance = normal(2, 3, 4, 4), normal(2, 3, 2, 2, seed=2)
+    truth = torch.zeros_like(x)
+    for b, c, p, q in itertools.product(range(2), range(3), range(2), range(2)):
+        place = int(x[b, c, 2 * p : 2 * p + 2, 2 * q : 2 * q + 2].argmax())
+        truth[b, c, 2 * p + place // 2, 2 * q + place % 2] = relevance[b, c, p, q]
+    assert torch.equal(propagated(nn.Sequential(nn.MaxPool2d(2)), x, relevance), truth)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(nn.ReLU(), nn.ReLU6(), nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.LeakyReLU(), nn.Tanh()),
+        *(nn.BatchNorm2d(3), m.Scale(-2.0), m.Shift(torch.ones(3, 1, 1))),
+    ],
+    ids=str,
+)
+def test_elementwise_modules_pass_relevance_on(module: nn.Module) -> None:
+    x, relevance = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=2)
+    assert torch.equal(propagated(nn.Sequential(module), x, relevance), relevance)
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.join = layer(nn.Conv2d(3, 2, 1)), m.Concatenate(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.join(self.first(x), x)
+
+
+def test_concatenation_gives_each_part_its_own() -> None:
+    x, relevance = normal(2, 3, 4, 4), normal(2, 5, 4, 4, seed=2)
+    network = Branches()
+    (through,) = r.z_plus(network.first, (x,), relevance[:, :2])
+    torch.testing.assert_close(propagated(network, x, relevance), through + relevance[:, 2:])
+
+
+def test_layer_norm_holds_the_deviation_constant() -> None:
+    norm = layer(nn.LayerNorm(5))
+    x, relevance = normal(5), normal(5, seed=2)
+    deviation = torch.sqrt(((x - x.mean()) ** 2).mean() + norm.eps)
+    z, truth = norm(x), torch.zeros(5).double()
+    for i, j in itertools.product(range(5), range(5)):
+        slope = norm.weight[j] / deviation * ((i == j) - 1 / 5)
+        truth[i] += x[i] * slope * relevance[j] / away(z[j])
+    found = propagated(nn.Sequential(norm), x[None], relevance[None])[0]
+    torch.testing.assert_close(found, truth)
+
+
+def test_a_gate_gets_nothing() -> None:
+    x, relevance = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=2)
+    squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), layer(nn.Conv2d(3, 3, 1)), nn.Sigmoid())
+    assert torch.equal(propagated(Residual(squeeze, m.Multiply()), x, relevance), relevance)
+    halves = propagated(Residual(nn.ReLU(), m.Multiply()), x, relevance)
+    torch.testing.assert_close(halves, relevance)
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("kind", ["float", "double"])
+def test_rules_equal_those_of_zennit(conv: nn.Conv2d, kind: str) -> None:
+    conv = getattr(layer(conv), kind)()
+    x = getattr(normal(2, conv.in_channels, 6, 5), kind)()
+    relevance = torch.randn(conv(x).shape, dtype=x.dtype)
+    twins = [(r.z_plus, zennit.rules.ZPlus()), (r.flat, zennit.rules.Flat())]
+    for rule, twin in (*twins, (r.epsilon, zennit.rules.Epsilon())):
+        leaf = x.clone().requires_grad_()
+        handles = twin.register(conv)
+        (truth,) = torch.autograd.grad(conv(leaf), leaf, relevance)
+        handles.remove()
+        torch.testing.assert_close(rule(conv, (x,), relevance)[0], truth)
+    conv.double()
+
+
+class Deep(nn.Module):
+    """Convolutions, residual, pooling, join and linear layer, all without bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = layer(nn.Conv2d(3, 6, 3, padding=1, bias=False))
+        self.relu, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
+        self.conv = layer(nn.Conv2d(6, 6, 3, padding=1, bias=False), seed=2)
+        self.depthwise = layer(nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), seed=3)
+        self.add, self.join = m.Add(), m.Concatenate(1)
+        self.pool, self.mean, self.flat = nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.linear = layer(nn.Linear(12, 5, bias=False), seed=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.stem(x))
+        x = self.pool(self.add(self.relu2(self.conv(x)), x))
+        x = self.join(x, self.relu3(self.depthwise(x)))
+        return self.linear(self.flat(self.mean(x)))
+
+
+@pytest.mark.parametrize("lower", [None, "below"])
+def test_relevance_is_conserved_without_biases(lower: str | None) -> None:
+    x = normal(3, 3, 8, 8)
+    network = Deep().eval()
+    seed = network(x).relu()
+    found = propagated(network, x, seed, lower)
+    torch.testing.assert_close(found.sum((1, 2, 3)), seed.sum(1), rtol=1e-3, atol=1e-5)
+    assert found.abs().max() > 0.01
+
+
+def test_nothing_is_left_on_the_modules() -> None:
+    network = Deep()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    part = slice_of(network)
+    x = normal(1, 3, 8, 8).requires_grad_()
+    z = r.Propagation(part).run(x)
+    with pytest.raises(RuntimeError, match="shape"):
+        torch.autograd.grad(z, x, torch.ones(1, 77).double())
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+    for module in part.module.modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        assert not any(hooks)
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(4, 4)
+        self.softmax = nn.Softmax(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.softmax(self.project(x))
+
+
+class Multiplying(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(x, x)
+
+
+@pytest.mark.parametrize(
+    ("network", "named"), [(Attending(), r"softmax \(Softmax\)"), (Multiplying(), r"\(matmul\)")]
+)
+def test_a_missing_rule_is_named_with_the_way_out(network: nn.Module, named: str) -> None:
+    with pytest.raises(MissingRule, match=named + r".*'gradient'"):
+        r.Propagation(slice_of(network))
+
+
+def test_a_network_that_is_not_traced_has_no_rules() -> None:
+    part = Slice(nn.Linear(2, 2), "a", "b", 1, False, {}, ("the network as a whole",))
+    with pytest.raises(MissingRule, match="the network as a whole"):
+        r.Propagation(part)
