@@ -7,25 +7,24 @@ into it, and what does nothing outside training is gone. The function computed s
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torchvision
-from timm.layers import BatchNormAct2d
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
 from timm.models._features_fx import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 from torchvision.ops import StochasticDepth, stochastic_depth
 
 from explorer.networks import modules as m
+from explorer.networks.folding import bare_convolution, bare_norm, fold
 
 IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Dropout1d, nn.AlphaDropout, StochasticDepth)
 IDLE_FUNCTIONS = {stochastic_depth, nn.functional.dropout, nn.functional.dropout2d, "contiguous"}
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def trace(model: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
@@ -55,18 +54,6 @@ def record(graph_module: fx.GraphModule, x: Tensor) -> Any:
         return Recorder(graph_module).run(x)
 
 
-def own(module: nn.Module) -> nn.Module:
-    """A module of its own that shares the parameters and works on none of its inputs."""
-    clone = copy.copy(module)
-    for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
-        setattr(clone, name, type(getattr(module, name))(getattr(module, name)))
-    for name, child in module._modules.items():
-        clone._modules[name] = own(child) if child is not None else None
-    if getattr(clone, "inplace", False):
-        clone.inplace = False
-    return clone
-
-
 def canonise(model: nn.Module, x: Tensor) -> fx.GraphModule:
     """The canonical form of ``model``; ``x`` f32[1,3,H,W] is an example input.
 
@@ -78,14 +65,13 @@ def canonise(model: nn.Module, x: Tensor) -> fx.GraphModule:
     source = fx.GraphModule(model, graph)
     record(source, x)
     rewriter = _Rewriter(source, paths)
-    canonical = rewriter.rewrite()
-    _fold(canonical)
+    canonical = rewriter.rewrite().eval().requires_grad_(False)
+    record(canonical, x)
+    fold(canonical)
     canonical.graph.eliminate_dead_code()
     canonical.delete_all_unused_submodules()
     canonical.recompile()
-    canonical.eval().requires_grad_(False)
-    record(canonical, x)
-    return canonical
+    return canonical.requires_grad_(False)
 
 
 class _Rewriter:
@@ -153,16 +139,16 @@ class _Rewriter:
         if isinstance(module, IDLE):
             return args[0]
         if isinstance(module, BatchNormAct2d):
-            norm = _bare_norm(module)
+            norm = bare_norm(module)
             value = self.call(norm, f"{path}.norm", args)
             if isinstance(module.act, nn.Identity):
                 return value
-            return self.call(own(module.act), path, (value,))
+            return self.call(m.own(module.act), path, (value,))
         if type(module) is Conv2dSame:
             pad = m.SamePad(module.kernel_size, module.stride, module.dilation)
             value = self.call(pad, f"{path}.pad", args)
-            return self.call(_bare_convolution(module), path, (value,))
-        return self.call(own(module), path, args, kwargs)
+            return self.call(bare_convolution(module), path, (value,))
+        return self.call(m.own(module), path, args, kwargs)
 
     def _call_function(self, node: fx.Node, path: str, args: Any, kwargs: Any) -> Any:
         target = node.target
@@ -267,8 +253,7 @@ def _evaluate(node: fx.Node, args: Any, kwargs: Any) -> Any:
     with torch.no_grad():
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
+        return cast(Callable[..., Any], node.target)(*args, **kwargs)
 
 
 def _pair(target: Any, first: Any, second: Any) -> nn.Module | None:
@@ -288,65 +273,3 @@ def _pair(target: Any, first: Any, second: Any) -> nn.Module | None:
     if maps[0] and target in m.DIFFERENCES:
         return m.Shift(-constant)
     return m.Scale(1 / constant) if maps[0] and target in m.QUOTIENTS else None
-
-
-def _bare_norm(module: BatchNormAct2d) -> nn.BatchNorm2d:
-    """The batch norm of timm's fused batch norm and activation."""
-    norm = nn.BatchNorm2d(module.num_features, module.eps, device="meta")
-    norm.track_running_stats = module.track_running_stats
-    for name, value in (*module._parameters.items(), *module._buffers.items()):
-        store = norm._parameters if name in norm._parameters else norm._buffers
-        store[name] = value
-    return norm
-
-
-def _bare_convolution(module: nn.Conv2d) -> nn.Conv2d:
-    """A convolution of the same weights whose padding is done before it."""
-    bare = nn.Conv2d(
-        module.in_channels,
-        module.out_channels,
-        module.kernel_size,  # type: ignore[arg-type]
-        module.stride,  # type: ignore[arg-type]
-        0,
-        module.dilation,  # type: ignore[arg-type]
-        module.groups,
-        module.bias is not None,
-        device="meta",
-    )
-    return cast(nn.Conv2d, m.parametrised(bare, module.weight, module.bias))
-
-
-def _fold(network: fx.GraphModule) -> None:
-    """Merge every batch norm into the convolution or linear layer that alone feeds it."""
-    for node in list(network.graph.nodes):
-        if node.op != "call_module" or not isinstance(node.args[0], fx.Node):
-            continue
-        feeder = node.args[0]
-        norm = network.get_submodule(node.target)
-        if not isinstance(norm, NORMS) or norm.running_mean is None:
-            continue
-        if feeder.op != "call_module" or len(feeder.users) > 1:
-            continue
-        linear = network.get_submodule(str(feeder.target))
-        if type(linear) not in (nn.Conv2d, nn.Linear):
-            continue
-        setattr(network, str(feeder.target), _folded(linear, norm))
-        feeder.meta.update(path=node.meta["path"], aliases=node.meta["aliases"])
-        node.replace_all_uses_with(feeder)
-        network.graph.erase_node(node)
-
-
-def _folded(linear: nn.Module, norm: nn.Module) -> nn.Module:
-    """w' = w s and b' = (b - mean) s + shift with s = scale / sqrt(var + eps), in float64."""
-    kept = [linear.weight, linear.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var]
-    weight, bias, scale, shift, mean, variance = (
-        None if t is None else t.detach().double() for t in kept
-    )
-    factor = (
-        (variance + norm.eps).rsqrt() if scale is None else scale * (variance + norm.eps).rsqrt()
-    )
-    offset = -mean if bias is None else bias - mean
-    moved = offset * factor if shift is None else offset * factor + shift
-    spread = factor.reshape(-1, *[1] * (weight.dim() - 1))
-    kind = linear.weight.dtype
-    return m.parametrised(own(linear), (weight * spread).to(kind), moved.to(kind))

@@ -13,7 +13,7 @@ from explorer.networks.hooked import Hooked
 from explorer.networks.slices import Slice
 from explorer.networks.traced import Reduce, Traced
 from explorer.networks.zoo import Loaded
-from explorer.records import NetworkInfo
+from explorer.records import BadInput, NetworkInfo
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Network:
         x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         core = _core(model, x)
         notices = (loaded.notice, "" if isinstance(core, Traced) else UNTRACED)
-        core.network.to(device=device, memory_format=torch.channels_last)
+        core.network.to(device).to(memory_format=torch.channels_last)
         info = NetworkInfo(
             source=loaded.source,
             weights=loaded.weights,
@@ -107,6 +107,8 @@ def _core(model: nn.Module, x: Tensor) -> Traced | Hooked:
     """The traced network if tracing keeps its function, else the network with hooks."""
     with torch.no_grad():
         truth = model(x)
+    if not isinstance(truth, Tensor):
+        raise BadInput("This network gives no tensor of class scores: choose a classifier.")
     try:
         traced = Traced(model, x)
         with torch.no_grad():
@@ -114,7 +116,7 @@ def _core(model: nn.Module, x: Tensor) -> Traced | Hooked:
         if traced.found and _close(logits, truth):
             return traced
         logger.info("%s computes something else when traced", type(model).__name__)
-    except Exception as error:  # tracing runs foreign code, which may raise anything
+    except Exception as error:  # noqa: BLE001 - tracing runs foreign code, which may raise anything
         logger.info("%s cannot be traced: %s", type(model).__name__, error)
     return Hooked(model, x)
 

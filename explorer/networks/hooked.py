@@ -46,7 +46,7 @@ class Hooked:
         self.network = model
         for module in model.modules():
             if getattr(module, "inplace", False):
-                module.inplace = False  # a later call would overwrite what is watched
+                cast(Any, module).inplace = False  # a later call would overwrite what is watched
         self.found: Mapping[str, Watched] = _survey(model, x)
         if not self.found:
             raise BadInput("This network has no layer with channels to browse: choose another.")

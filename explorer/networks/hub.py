@@ -41,9 +41,11 @@ def fetching(what: str) -> Iterator[None]:
 
 def _answers(address: str) -> bool:
     """Whether a host answers, be it with an error."""
+    if not address.startswith(("https:", "http:")):
+        return False
     try:
-        request = urllib.request.Request(address, method="HEAD")
-        urllib.request.urlopen(request, timeout=SECONDS).close()
+        request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - checked above
+        urllib.request.urlopen(request, timeout=SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError:
         return True
     except (OSError, http.client.HTTPException, ValueError):

@@ -97,6 +97,8 @@ class _Graph:
         self.weighted: dict[str, int] = {}
         self.sides: dict[str, int] = {}
         for node in self.order:
+            if isinstance(self.module(node), m.SamePad):  # larger than any map of its stage
+                continue
             parts = node.meta.get("path", "").split(".")
             for depth in range(1, len(parts)):
                 path = ".".join(parts[:depth])

@@ -3,9 +3,10 @@ relevance rule, and the table that turns functional calls into them."""
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,8 @@ class Concatenate(nn.Module):
 class Scale(nn.Module):
     """A map times a constant (a number or a tensor of the network, such as a layer scale)."""
 
+    factor: Tensor
+
     def __init__(self, factor: float | Tensor) -> None:
         super().__init__()
         self.register_buffer("factor", torch.as_tensor(factor).detach())
@@ -50,6 +53,8 @@ class Scale(nn.Module):
 
 class Shift(nn.Module):
     """A map plus a constant (a number or a tensor of the network)."""
+
+    offset: Tensor
 
     def __init__(self, offset: float | Tensor) -> None:
         super().__init__()
@@ -76,7 +81,7 @@ class SamePad(nn.Module):
     and dilation gives ceil(side / stride), the odd pixel at the bottom and right."""
 
     def __init__(
-        self, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+        self, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
     ) -> None:
         super().__init__()
         self.kernel, self.stride, self.dilation = kernel, stride, dilation
@@ -103,6 +108,18 @@ SIGNED: tuple[type[nn.Module], ...] = (nn.LeakyReLU, nn.ELU, nn.CELU, nn.PReLU, 
 """Activations that keep negative values."""
 
 ACTIVATIONS = (*RECTIFIERS, *SMOOTH, *SIGNED)
+
+
+def own(module: nn.Module) -> nn.Module:
+    """A module of its own that shares the parameters and works on none of its inputs."""
+    clone = copy.copy(module)
+    for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
+        setattr(clone, name, type(getattr(module, name))(getattr(module, name)))
+    for name, child in module._modules.items():
+        clone._modules[name] = own(child) if child is not None else None
+    if getattr(clone, "inplace", False):
+        cast(Any, clone).inplace = False
+    return clone
 
 
 def parametrised(module: nn.Module, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
@@ -156,8 +173,8 @@ MODULES: dict[Any, Callable[..., nn.Module]] = {
     F.gelu: lambda approximate="none": nn.GELU(approximate),
     F.leaky_relu: lambda negative_slope=0.01, inplace=False: nn.LeakyReLU(negative_slope),
     F.elu: lambda alpha=1.0, inplace=False: nn.ELU(alpha),
-    **dict.fromkeys((torch.sigmoid, F.sigmoid, "sigmoid"), lambda: nn.Sigmoid()),
-    **dict.fromkeys((torch.tanh, F.tanh, "tanh"), lambda: nn.Tanh()),
+    **dict.fromkeys((torch.sigmoid, F.sigmoid, "sigmoid"), nn.Sigmoid),
+    **dict.fromkeys((torch.tanh, F.tanh, "tanh"), nn.Tanh),
     **dict.fromkeys((torch.flatten, "flatten"), _flatten),
     **dict.fromkeys((torch.mean, "mean"), Mean),
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from explorer.networks import modules as m
-from explorer.networks.canonise import canonise, own
+from explorer.networks.canonise import canonise
 from explorer.networks.layers import Found, default_layer, find_layers
 from explorer.networks.slices import Slice
 from explorer.records import BadInput
@@ -76,7 +76,10 @@ class Traced:
                     value = graph.call_module("reduce", (value,))
                 shown[found.layer.name] = value
         graph.output(tuple(shown[name] for name in layers))
-        return fx.GraphModule(self._members(graph) | {"reduce": _Reduction(reduce)}, graph)
+        members = self._members(graph)
+        if reduce is not None:
+            members["reduce"] = _Reduction(reduce)
+        return fx.GraphModule(members, graph)
 
     def _program(self, wanted: Sequence[fx.Node]) -> fx.GraphModule:
         """A program that gives the values of these nodes."""
@@ -113,7 +116,7 @@ class Traced:
             made[node] = graph.node_copy(node, made.__getitem__)
         graph.output(_channels_first(graph, made[inside[-1]], self.found[upper]))
         members = {
-            name: own(member) if isinstance(member, nn.Module) else member
+            name: m.own(member) if isinstance(member, nn.Module) else member
             for name, member in self._members(graph).items()
         }
         part = Slice(
@@ -131,12 +134,11 @@ class Traced:
 class _Reduction(nn.Module):
     """A function of one map, in a graph."""
 
-    def __init__(self, reduce: Reduce | None) -> None:
+    def __init__(self, reduce: Reduce) -> None:
         super().__init__()
         self.reduce = reduce
 
     def forward(self, x: Tensor) -> Any:
-        assert self.reduce is not None
         return self.reduce(x)
 
 

@@ -20,6 +20,8 @@ NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
+DAMAGED = (UnpicklingError, SafetensorError, RuntimeError, OSError, EOFError, ValueError)
+
 State = dict[str, Tensor]
 
 
@@ -31,13 +33,13 @@ def read(path: Path) -> State:
             found: Any = load_file(path, device="cpu")
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except PermissionError as error:
+        raise BadInput(f"'{path.name}' may not be read: change its permissions.") from error
+    except DAMAGED as error:
         raise BadInput(
             f"'{path.name}' cannot be read as plain weights (it is damaged, or holds Python "
             "code, which is never run): save the network's state_dict() alone."
         ) from error
-    except OSError as error:
-        raise BadInput(f"'{path.name}' cannot be opened: {error.strerror or error}.") from error
     while isinstance(found, Mapping) and not _tensors(found):
         inner = next((found[n] for n in NESTS if isinstance(found.get(n), Mapping)), None)
         if inner is None:

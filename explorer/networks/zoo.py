@@ -14,7 +14,8 @@ from typing import Any, cast
 import timm
 import torch
 import torchvision
-from timm.data import ImageNetInfo, resolve_data_config
+from timm.data.config import resolve_data_config
+from timm.data.imagenet_info import ImageNetInfo
 from torch import nn
 from torchvision.models import get_model_weights
 
@@ -74,28 +75,33 @@ def load(network: str, weights: str = "default") -> Loaded:
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The 1000 class names: the first synonym, or all of them where the first is not unique."""
+    """The 1000 class names: the first synonym, or more of the description where that is shared."""
     info = ImageNetInfo()
     whole = [info.index_to_description(number) for number in range(1000)]
     first = [text.split(",")[0] for text in whole]
-    counts = Counter(first)
-    return tuple(one if counts[one] == 1 else text for one, text in zip(first, whole, strict=True))
+    detailed = [info.index_to_description(number, detailed=True) for number in range(1000)]
+    levels = [(texts, Counter(texts)) for texts in (first, whole, detailed)]
+    return tuple(
+        next(texts[number] for texts, counts in levels if counts[texts[number]] == 1)
+        for number in range(1000)
+    )
 
 
 def _timm(name: str, asked: str) -> tuple[nn.Module, Preprocess]:
-    if not timm.is_model(name.split(".")[0]):
+    family = name.partition(".")[0]
+    if not timm.is_model(family):
         raise _unknown("timm", name, timm.list_models())
     if asked == "default" and not timm.models.is_model_pretrained(name):
         raise BadInput(f"timm has no weights for {name}: give a checkpoint's path, or random.")
 
     def make(trained: Any, classes: int | None) -> nn.Module:
-        sized = {} if classes is None else {"num_classes": classes}
+        sized: dict[str, Any] = {} if classes is None else {"num_classes": classes}
         try:
-            return cast(nn.Module, timm.create_model(name, pretrained=bool(trained), **sized))
+            return timm.create_model(name, pretrained=bool(trained), **sized)
         except RuntimeError as error:
             if "tag" not in str(error):
                 raise
-            raise _unknown("timm", name, timm.list_pretrained(f"{name.split('.')[0]}*")) from error
+            raise _unknown("timm", name, timm.list_pretrained(f"{family}*")) from error
 
     if asked != "default" and not _own(asked):
         raise BadInput(
