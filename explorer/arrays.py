@@ -206,7 +206,7 @@ def _begin(layer: Layer, folder: Path, images: int) -> _Part:
         needed = cells * sum(dtype.itemsize for dtype in fresh.dtypes().values())
         if needed > shutil.disk_usage(folder).free:
             raise Unavailable(
-                f"The scan of {layer.name} needs {needed / 1e9:.1f} GB, more than is free on the "
+                f"The scan of {layer.name} needs {needed / 1e6:,.1f} MB, more than is free on the "
                 f"disk of {folder}: free some space or set EXPLORER_CACHE_DIR to another disk."
             )
         fresh.create(folder)

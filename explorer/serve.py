@@ -59,12 +59,14 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8501) -> None
 
     listener = listen(host, port)
     log_to(settings.cache_dir, "web")
+    for logger in ("uvicorn", "uvicorn.access", "uvicorn.error"):
+        # Streamlit sets their levels so that every request is logged; it leaves filters alone.
+        logging.getLogger(logger).addFilter(lambda record: record.levelno >= logging.WARNING)
     # uvicorn gives signals back once it has closed down.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = uvicorn.Config(
         APP,
         workers=1,
-        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=3,  # open pages hold their websockets

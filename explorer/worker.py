@@ -172,8 +172,6 @@ def main(settings: Settings, parent: int = 0) -> None:
         raise BadInput("This explorer is read-only and needs no worker: unset EXPLORER_READ_ONLY.")
     lock = take_place(settings.cache_dir)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     if parent:
         threading.Thread(target=_end_with, args=(parent, stop), daemon=True).start()
     log = log_to(settings.cache_dir, "worker", console=not parent)
@@ -184,6 +182,8 @@ def main(settings: Settings, parent: int = 0) -> None:
     try:
         from explorer.answers import Answers
 
+        for number in (signal.SIGTERM, signal.SIGINT):  # before, there is nothing to put back
+            signal.signal(number, lambda *_: stop.set())
         LOG.info("The worker is ready; its log is %s.", log)
         Worker(store, jobs, Answers(settings, store), str(log)).run_forever(stop)
     except Exception:

@@ -245,7 +245,7 @@ def test_a_disk_that_fills_up_leaves_earlier_blocks(tmp_path, often, monkeypatch
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_computed(tmp_path) -> None:
-    with pytest.raises(Unavailable, match=r"needs \d+\.\d GB"):
+    with pytest.raises(Unavailable, match=r"needs [\d,]+\.\d MB"):
         ScanArrays(tmp_path).writer([layer("huge", 10**6)], 10**9)
     with ScanArrays(tmp_path).writer(LAYERS, IMAGES):
         pass
