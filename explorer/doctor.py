@@ -97,7 +97,8 @@ def _folder(settings: Settings) -> str:
 def _demo(settings: Settings) -> str:
     from explorer.images import demo
 
-    return demo.state(settings.data_dir)
+    found = demo.found(settings.data_dir)
+    return str(found) if found else "not fetched yet: run python -m explorer demo"
 
 
 def _embedder(settings: Settings) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from explorer import figures, questions
 from explorer.answers.room import Room, inner, neuron_of
 from explorer.compute import clustering
+from explorer.compute.embedding import resolve
 from explorer.figures import virtual_neurons
 from explorer.images.thumbnails import render
 from explorer.keys import Identity, Question, query_from
@@ -22,7 +23,6 @@ from explorer.records import (
     Alignment,
     Assignment,
     Crops,
-    EmbedderInfo,
     FigureFile,
     Neuron,
     Projection,
@@ -73,8 +73,7 @@ def alignment(room: Room, question: Question, identity: Identity, report: Report
     found = _split(room, question, identity, report)
     rows = _rows(room, question, identity, question.args["split"], report)
     embedding, _ = lab.embed_references(found.references, spec, report)
-    opened = room.shelf.embedder(spec)
-    info = EmbedderInfo(spec, spec, opened.title, "", opened.has_texts)
+    info = resolve(spec, room.shelf.embedder)
     return judge(info, embedding, rows, found.labels, found.seed)
 
 

@@ -6,13 +6,13 @@ import time
 
 import numpy as np
 
-from explorer import browse
+from explorer import browse, questions
 from explorer.answers.room import Room
 from explorer.compute.embedding import resolve
 from explorer.images import sets
 from explorer.keys import Identity, Question, key
 from explorer.lab import Report
-from explorer.records import EmbedderInfo, ImageSet, LayerTable, NetworkInfo, ScanReport, Search
+from explorer.records import LayerTable, NetworkInfo, ScanReport, Search
 
 FALLBACK_SECONDS = 600.0
 """How long an embedder that could not be had is not looked for again."""
@@ -27,9 +27,14 @@ def network(room: Room, question: Question, identity: Identity, report: Report) 
     return room.shelf.network(workspace.network, workspace.weights).info
 
 
-def images(room: Room, question: Question, identity: Identity, report: Report) -> ImageSet:
-    """Index the pictures; the demo set is fetched and composed first."""
-    return sets.open_set(question.workspace.images, room.settings.data_dir, report)
+def images(room: Room, question: Question, identity: Identity, report: Report) -> None:
+    """Index the pictures; a named set is fetched first. Stored here, under the fingerprint that
+    the pictures have once they are there."""
+    workspace, data = question.workspace, room.settings.data_dir
+    found = sets.open_set(workspace.images, data, report)
+    fingerprint = sets.fingerprint(workspace.images, data)
+    about = questions.images(workspace, fingerprint)
+    room.store.put(key(about, questions.nothing_but(fingerprint)), found)
 
 
 def scan(room: Room, question: Question, identity: Identity, report: Report) -> ScanReport:
@@ -56,7 +61,7 @@ def table(room: Room, question: Question, identity: Identity, report: Report) ->
 
 def embedder(room: Room, question: Question, identity: Identity, report: Report) -> None:
     """Look for the embedder. Stored here, because a stand-in is only believed for a while."""
-    info: EmbedderInfo = resolve(question.args["spec"], room.shelf.device)
+    info = resolve(question.args["spec"], room.shelf.embedder)
     expire = FALLBACK_SECONDS if info.used != info.requested else None
     room.store.put(key(question, identity), info, expire)
 

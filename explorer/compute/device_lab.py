@@ -186,14 +186,13 @@ class DeviceLab:
         self, references: References, embedder: str, report: Report
     ) -> tuple[np.ndarray, str]:
         """f32[K,E] and the embedder used, see Lab."""
-        spec = embedder or self.embedder
+        spec = embedder or self._embedder()
         crops = self.crops(references.neuron, references.query, report)
         return self.embed(spec, crops.index, crops.box, report), spec
 
-    @property
-    def embedder(self) -> str:
+    def _embedder(self) -> str:
         """The workspace's embedder, or the stand-in where that cannot be had."""
-        return resolve(self.workspace.embedder, self._shelf.device).used
+        return resolve(self.workspace.embedder, self._shelf.embedder).used
 
     def _stored(
         self, kind: str, subject: str, args: Mapping[str, Any], what: type[T], make: Callable[[], T]

@@ -45,7 +45,7 @@ def reduce(network: Network, views: np.ndarray, layers: Sequence[str]) -> Reduce
         pooled = network.features(to_input(part, network), layers, _pooled)
         return [pooled[layer] for layer in layers]
 
-    parts = in_batches(forward, views, BATCH)
+    parts = list(in_batches(forward, views, BATCH))
     return {
         layer: tuple(  # type: ignore[misc]
             torch.cat([part[at][what] for part in parts]).T.cpu().numpy() for what in range(3)

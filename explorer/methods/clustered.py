@@ -62,6 +62,11 @@ def cluster(
             "choose a smaller k."
         )
     labels, centroids, scores, profile = _divide(rows, params.k, params.seed)
+    if len(centroids) < params.k:
+        raise BadInput(
+            f"The {len(rows)} references have only {len(centroids)} distinct rows in {space}: "
+            "choose a smaller k or another space."
+        )
     strength = np.zeros((len(centroids), len(rows)), np.float32)
     strength[labels, np.arange(len(rows))] = 1.0
     return Split(

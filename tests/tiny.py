@@ -1,0 +1,46 @@
+"""A tiny real workspace for tests: a small untrained network over drawn pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from explorer.records import Workspace
+from explorer.settings import Settings
+
+NETWORK = "timm:test_resnet"
+WEIGHTS = "random:0"
+JUDGE = "network:timm:test_efficientnet@random:1"
+LAYER = "layer4"
+LOWER = "layer3"
+"""The untrained residual branches inside layer4 are zero, so relevance is traced to layer3."""
+SHAPES = ("disc", "stripes", "square")
+
+
+def draw_pictures(folder: Path, each: int = 10) -> Path:
+    """Class folders of drawn pictures, ``each`` per class, the same every time."""
+    for kind in SHAPES:
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for number in range(each):
+            random = np.random.default_rng([SHAPES.index(kind), number])
+            noise = random.integers(0, 80, (90, 110, 3), np.uint8)
+            picture = Image.fromarray(noise)
+            pen = ImageDraw.Draw(picture)
+            colour = tuple(int(c) for c in random.integers(100, 255, 3))
+            if kind == "disc":
+                pen.ellipse((20, 15, 80, 75), fill=colour)
+            elif kind == "square":
+                pen.rectangle((30, 20, 85, 70), fill=colour)
+            else:
+                for left in range(0, 110, 16):
+                    pen.rectangle((left, 0, left + 7, 90), fill=colour)
+            picture.save(folder / kind / f"{number:02}.png")
+    return folder
+
+
+def tiny_settings(folder: Path, pictures: Path, read_only: bool = False) -> Settings:
+    """Settings with the one workspace ``tiny``, its cache under ``folder``."""
+    workspace = Workspace("tiny", NETWORK, WEIGHTS, str(pictures), JUDGE, (LAYER,))
+    return Settings(folder / "cache", 1.0, "cpu", read_only, 1.0, "local", (workspace,))
