@@ -7,6 +7,7 @@ which ends with the process PID.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -133,7 +134,7 @@ class Pulse:
         self._jobs = jobs
         self._key = key
         self._told = (0.0, "")
-        self._written = 0.0
+        self._written = -math.inf
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="pulse", daemon=True)
         self._thread.start()
