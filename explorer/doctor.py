@@ -64,7 +64,8 @@ def cached(settings: Settings, prune: bool) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes on disk; scan files are sparse until they are written."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _packages(settings: Settings) -> str:

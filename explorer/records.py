@@ -32,6 +32,10 @@ class DeadNeuron(BadInput):
     """The channel fires on no image of the set, so it has no references to split or explain."""
 
 
+class NoCluster(BadInput):
+    """No virtual neuron is left: the references are alike, or the settings drop every group."""
+
+
 class MissingRule(BadInput):
     """A module has no relevance rule; the message names it and offers gradient x activation."""
 

@@ -55,14 +55,14 @@ def projection(room: Room, question: Question, identity: Identity, report: Repor
 
 
 def assignment(room: Room, question: Question, identity: Identity, report: Report) -> Assignment:
-    """Which virtual neuron other pictures belong to: the nearest centroid (PURE)."""
+    """Which virtual neuron other pictures belong to, as the method decides."""
     lab = room.lab(question, identity)
     found = _split(room, question, identity, report)
     query = query_from(question.args["references"])
     references = lab.references(neuron_of(question), query, report)
     method = method_named(found.method)
     rows, _ = method.rows(lab, references, read_params(method.Params, found.params), report)
-    label, ratio = clustering.nearest(rows, found.centroid)
+    label, ratio = method.assign(rows, found)
     return Assignment(references.index, np.where(references.value > 0, label, -1), ratio)
 
 

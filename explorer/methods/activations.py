@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from explorer.lab import Lab, Report
-from explorer.methods.clustered import cluster, k_option, seed_option
+from explorer.methods.clustered import cluster, k_option, nearest_centroid, seed_option
 from explorer.methods.method import Method
 from explorer.records import References, Split
 
@@ -50,4 +50,5 @@ METHOD = Method(
     Params=Params,
     rows=rows,
     split=split,
+    assign=nearest_centroid,
 )

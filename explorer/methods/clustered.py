@@ -85,6 +85,11 @@ def cluster(
     )
 
 
+def nearest_centroid(rows: np.ndarray, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest centroid of each row, and its distance over that to the second nearest."""
+    return clustering.nearest(rows, split.centroid)
+
+
 def _divide(
     rows: np.ndarray, k: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float], dict[str, Any]]:

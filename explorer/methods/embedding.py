@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from explorer.lab import Lab, Report
-from explorer.methods.clustered import cluster, k_option, seed_option
+from explorer.methods.clustered import cluster, k_option, nearest_centroid, seed_option
 from explorer.methods.method import Method
 from explorer.methods.params import option
 from explorer.records import References, Split
@@ -55,4 +55,5 @@ METHOD = Method(
     Params=Params,
     rows=rows,
     split=split,
+    assign=nearest_centroid,
 )

@@ -18,7 +18,9 @@ class Method:
 
     ``Params`` is a frozen dataclass of ``option`` fields. ``rows(lab, references, params,
     report)`` gives f32[K,D], one row per reference, and the space they lie in; ``split`` turns
-    them into virtual neurons. Raise ``version`` whenever either changes its numbers.
+    them into virtual neurons; ``assign(rows, split)`` says to which of them other rows belong
+    (labels i64[K]) and how undecided that is (f32[K], 0 certain to 1). Raise ``version`` whenever
+    any of them changes its numbers.
     """
 
     name: str
@@ -29,3 +31,4 @@ class Method:
     Params: type[Any]
     rows: Callable[[Lab, References, Any, Report], tuple[np.ndarray, str]]
     split: Callable[[Lab, References, Any, Report], Split]
+    assign: Callable[[np.ndarray, Split], tuple[np.ndarray, np.ndarray]]

@@ -13,7 +13,7 @@ import numpy as np
 
 from explorer.compute import clustering
 from explorer.lab import Lab, Report
-from explorer.methods.clustered import cluster, k_option, seed_option
+from explorer.methods.clustered import cluster, k_option, nearest_centroid, seed_option
 from explorer.methods.method import Method
 from explorer.methods.params import option
 from explorer.records import BadInput, Layer, References, Split
@@ -83,4 +83,5 @@ METHOD = Method(
     Params=Params,
     rows=rows,
     split=split,
+    assign=nearest_centroid,
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from explorer.compute import clustering
 from explorer.lab import Lab, Report
-from explorer.methods.clustered import LARGEST_K, origin, seed_option
+from explorer.methods.clustered import LARGEST_K, nearest_centroid, origin, seed_option
 from explorer.methods.method import Method
 from explorer.methods.params import option
 from explorer.records import BadInput, References, Split
@@ -66,4 +66,5 @@ METHOD = Method(
     Params=Params,
     rows=rows,
     split=split,
+    assign=nearest_centroid,
 )

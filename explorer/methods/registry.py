@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from explorer.methods import activations, embedding, pure, random_labels
+from explorer.methods import activations, concept_vectors, embedding, pure, random_labels
 from explorer.methods.method import Method
 from explorer.records import BadInput
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (pure.METHOD, activations.METHOD, embedding.METHOD, random_labels.METHOD)
+    for method in (
+        pure.METHOD,
+        concept_vectors.METHOD,
+        activations.METHOD,
+        embedding.METHOD,
+        random_labels.METHOD,
+    )
 }
 
 
