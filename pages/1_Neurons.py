@@ -38,7 +38,9 @@ def page() -> None:
         with section():
             found = neurons.search(here.ws, layer.name, words)
     silhouettes = backend().silhouettes(here.ws, layer.name, asker())
-    values = neurons.columns_of(rows, None if isinstance(silhouettes, Status) else silhouettes, found)
+    values = neurons.columns_of(
+        rows, None if isinstance(silhouettes, Status) else silhouettes, found
+    )
     default = "match" if found is not None else "max"
     order, sorted_by = neurons.ranked(rows, here.images, values, find, show, default)
     neurons.listing(here.ws, rows, here.images, values, order, sorted_by)

@@ -125,8 +125,9 @@ def number(name: str, default: float, low: float, high: float, what: str = "") -
 
 def choice(name: str, default: str, options: Sequence[str], what: str = "") -> str:
     """One of ``options``; anything else becomes ``default``."""
-    few = ", ".join(map(str, options[:4])) + (" …" if len(options) > 4 else "")
-    return _read(name, default, str, lambda value: value in options, f"use one of {few}", what)
+    few = [str(option) for option in options[:10] if option != ""]
+    allowed = f"use {', '.join(few)}" + (" or another in the list" if len(options) > 10 else "")
+    return _read(name, default, str, lambda value: value in options, allowed, what)
 
 
 def _read(
@@ -147,7 +148,9 @@ def _read(
             usable = False
         if not usable:
             wrong = plain(now.values.pop(name), 60)
-            note(f"The link's {plain(what or name)} '{wrong}' cannot be used here: {plain(allowed)}.")
+            note(
+                f"The link's {plain(what or name)} '{wrong}' cannot be used here: {plain(allowed)}."
+            )
             value = default
     omitted = value is None or (value == default and name not in ALWAYS)
     now.written[name] = "" if omitted else str(value)

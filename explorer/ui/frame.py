@@ -7,7 +7,7 @@ import logging
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from explorer.records import ExplorerError, ImageSet, NetworkInfo
+from explorer.records import ExplorerError, ImageSet, NetworkInfo, Status
 from explorer.settings import HOME
 from explorer.ui import address, home, pickers
 from explorer.ui.places import ABOUT, NEURON, NEURONS, Look
@@ -51,6 +51,8 @@ def run() -> None:
     try:
         st.session_state["look"] = _sidebar(page.url_path)
         page.run()
+        with st.sidebar:
+            _running()
     except ExplorerError as error:
         st.error(plain(error), icon=":material/error:")
     except Exception:
@@ -81,19 +83,24 @@ def _sidebar(page: str) -> Look:
             look_at(page, ws, layer, values.get("neuron", ""))
         if isinstance(images, ImageSet):
             st.caption(f"{plain(images.name)} · {len(images):,} pictures")
-        _running()
     return Look(ws, network, images, layer)
 
 
 def _running() -> None:
-    """The job that the worker is at, if there is one."""
-    if any(status.state not in OVER for status in backend().jobs()):
+    """Other jobs than those that the page itself waits for, while there are any."""
+    if _others():
         _running_now()
+
+
+def _others() -> list[Status]:
+    shown = st.session_state["shown"]
+    active = (status for status in backend().jobs() if status.state not in OVER)
+    return [status for status in active if status.key not in shown]
 
 
 @st.fragment(run_every=2.0)
 def _running_now() -> None:
-    active = [status for status in backend().jobs() if status.state not in OVER]
+    active = _others()
     if not active:
         return
     with st.container(border=True):

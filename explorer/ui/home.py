@@ -69,9 +69,7 @@ def _embedder_notice(ws: str) -> str:
     return "" if isinstance(info, Status) else info.notice
 
 
-def _start(
-    ws: str, network: NetworkInfo, images: ImageSet, scanned: Mapping[str, float]
-) -> None:
+def _start(ws: str, network: NetworkInfo, images: ImageSet, scanned: Mapping[str, float]) -> None:
     """The way in: scan if nothing is scanned yet, else the neurons that look most mixed."""
     done = [name for name, part in scanned.items() if part >= 1]
     if not done:
@@ -217,8 +215,10 @@ def _facts(ws: str, network: NetworkInfo, images: ImageSet) -> None:
     }
     with st.container(border=True):
         st.subheader("Workspace", anchor=False)
-        for name, value in facts.items():
-            st.markdown(f":gray[{name}]  \n{plain(value)}")
+        lines = [Row({"name": name, "value": value}) for name, value in facts.items()]
+        table(
+            (Column("name", ""), Column("value", "", "wide")), lines, key="facts", name="Workspace"
+        )
         if images.credits:
             st.caption(plain(images.credits, 2000))
 
@@ -255,4 +255,9 @@ def _usage() -> None:
     usage = backend().usage()
     with st.container(border=True):
         st.subheader("Disk", anchor=False)
-        st.markdown(plain(usage))
+        share = usage["bytes"] / max(usage["limit"], 1)
+        st.progress(
+            min(share, 1.0),
+            text=f"{usage['answers']:,} stored answers · {usage['bytes'] / 2**20:,.0f} MB of "
+            f"{usage['limit'] / 2**30:,.0f} GB",
+        )

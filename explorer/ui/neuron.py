@@ -117,9 +117,7 @@ def steps(about: Subject, rows: LayerTable | Status) -> None:
     )
 
 
-def measures(
-    about: Subject, rows: LayerTable | Status, split: Split | Status | None
-) -> None:
+def measures(about: Subject, rows: LayerTable | Status, split: Split | Status | None) -> None:
     """The neuron's numbers in one row."""
     grid = st.grid(6, min_column_width=120, gap="xsmall", border=True)
     if isinstance(rows, LayerTable):
@@ -158,9 +156,7 @@ def _split_measures(grid: Any, split: Split) -> None:
         value = split.scores.get(name, np.nan)
         against = split.scores.get(null, np.nan)
         beside = "" if np.isnan(against) else f" :small[:gray[null {against:.2f}]]"
-        grid.metric(
-            f"{label}{beside}", "—" if np.isnan(value) else f"{value:.2f}", help=help
-        )
+        grid.metric(f"{label}{beside}", "—" if np.isnan(value) else f"{value:.2f}", help=help)
 
 
 def references(about: Subject, split: Split | None) -> References | None:

@@ -20,11 +20,20 @@ COLUMNS = (
     Column("neuron", "Neuron", sort=True),
     Column("pictures", "Highest pictures", "pictures"),
     Column("label", "Label", help="The most frequent label of its top references"),
-    Column("purity", "Purity", "bar", sort=True, help="That label's share of them"),
+    Column("purity", "Purity", "bar", sort=True, help="That label's share of them", minor=True),
     Column("max", "Highest", "number", sort=True, help="Highest activation over the pictures"),
-    Column("mean", "Mean", "number", sort=True, help="Mean over pictures and places"),
-    Column("density", "Fires on", "number", sort=True, help="Share of pictures with any activation"),
-    Column("silhouette", "Silhouette", "number", sort=True, help="Of its default split, if computed"),
+    Column("mean", "Mean", "number", sort=True, help="Mean over pictures and places", minor=True),
+    Column(
+        "density", "Fires on", "number", sort=True, help="Share of pictures with any activation"
+    ),
+    Column(
+        "silhouette",
+        "Silhouette",
+        "number",
+        sort=True,
+        help="Of its default split, if computed",
+        minor=True,
+    ),
 )
 MATCH = Column("match", "Match", "bar", sort=True, help="Cosine with the words; higher is closer")
 
@@ -42,9 +51,7 @@ def controls() -> tuple[str, str, str]:
             **pickers.bind("text", words, ("sort", "order", "page")),
         )
         find = address.text("find").strip()
-        st.text_input(
-            "Label contains", max_chars=60, **pickers.bind("find", find, ("page",))
-        )
+        st.text_input("Label contains", max_chars=60, **pickers.bind("find", find, ("page",)))
         show = pickers.segments("show", "Show", SHOW, "alive", forget=("page",))
     return words, find, show
 
@@ -113,7 +120,10 @@ def listing(
     page = min(address.integer("page", 1, 1, 100_000) or 1, pages)
     here = order[(page - 1) * PAGE : page * PAGE]
     if not here.size:
-        st.info("No neuron of this layer is like that: loosen the filters.", icon=":material/filter_alt:")
+        st.info(
+            "No neuron of this layer is like that: loosen the filters.",
+            icon=":material/filter_alt:",
+        )
         return
     columns = [column for column in COLUMNS if column.id != "silhouette" or "silhouette" in values]
     if "match" in values:

@@ -108,6 +108,8 @@ def _param(each: Any, layer: Layer) -> Any:
         options = [str(option) for option in rule["choices"]]
         text = select(name, label, options, str(each.default), help=help)
         return rule["choices"][options.index(text)]
+    if isinstance(each.default, str):
+        return _words(each, label, help)
     if isinstance(each.default, bool):
         return select(name, label, ["False", "True"], str(each.default), help=help) == "True"
     if isinstance(each.default, int) and rule["max"] is not None and rule["max"] <= 12:
@@ -115,6 +117,12 @@ def _param(each: Any, layer: Layer) -> Any:
         options = [str(number) for number in range(low, high + 1)]
         return int(select(name, label, options, str(each.default), help=help))
     return _number(each, label, help)
+
+
+def _words(each: Any, label: str, help: str) -> str:
+    value = address.text(each.name, each.default).strip()
+    st.text_input(label, max_chars=address.LONGEST, help=help, **bind(each.name, value))
+    return value
 
 
 def _number(each: Any, label: str, help: str) -> Any:

@@ -9,6 +9,7 @@ from explorer.backend import SplitQuestion
 from explorer.records import (
     Alignment,
     Crops,
+    ExplorerError,
     Projection,
     References,
     Score,
@@ -19,7 +20,7 @@ from explorer.ui import plots, subject
 from explorer.ui.gallery import Card, gallery, sources
 from explorer.ui.session import asker, backend, plain
 from explorer.ui.subject import Subject
-from explorer.ui.waiting import OVER, waiting
+from explorer.ui.waiting import waiting
 
 BINS = 40
 PLOT = {"displayModeBar": False}
@@ -43,7 +44,8 @@ def distribution(about: Subject, references: References | None) -> None:
             key="histogram",
             alt="Histogram of the neuron's highest activation per picture, logarithmic counts",
         )
-        st.caption(f"{answer.zero:,} pictures at zero are left out. Coloured: the references.")
+        left_out = f" {answer.zero:,} pictures at zero are left out." if answer.zero else ""
+        st.caption(f"Logarithmic counts; coloured: the references.{left_out}")
 
 
 def picked(about: Subject, crops: Crops | Status | None, split: Split | None) -> None:
@@ -56,7 +58,10 @@ def picked(about: Subject, crops: Crops | Status | None, split: Split | None) ->
         with st.container(horizontal=True, vertical_alignment="center"):
             st.subheader(plain(label), anchor=False, width="stretch")
             st.button(
-                "Close", type="tertiary", icon=":material/close:", on_click=subject.pick,
+                "Close",
+                type="tertiary",
+                icon=":material/close:",
+                on_click=subject.pick,
                 args=(image,),
             )
         cards = [Card(0, sources(about.ws, [image], size=256)[0], "The whole picture")]
@@ -74,9 +79,7 @@ def plane(about: Subject, split: Split, question: SplitQuestion) -> None:
     with st.container(border=True):
         st.subheader("Map of the references", anchor=False)
         points, title = split.map, "First two principal components"
-        answer = None
-        if len(split.labels) >= 4:
-            answer = backend().projection(question, asker())
+        answer = _projection(question)
         if isinstance(answer, Projection):
             points, title = answer.map, answer.algorithm.upper()
         index = split.references.index
@@ -99,11 +102,11 @@ def plane(about: Subject, split: Split, question: SplitQuestion) -> None:
             selection_mode=("points", "box", "lasso"),
             alt="References on a plane, coloured by virtual neuron",
         )
-        if isinstance(answer, Status) and answer.state in ("waiting", "running"):
-            title += " while UMAP is computed"
         st.caption(f"{title} of the rows that were divided. Draw around points to see only them.")
         if isinstance(answer, Status):
             waiting(answer, brief=True)
+        elif isinstance(answer, str):
+            st.caption(plain(answer))
         if about.chosen:
             st.button(
                 f"Show all again ({len(about.chosen)} chosen)",
@@ -111,6 +114,16 @@ def plane(about: Subject, split: Split, question: SplitQuestion) -> None:
                 on_click=subject.choose,
                 args=(about.neuron, ()),
             )
+
+
+def _projection(question: SplitQuestion) -> Projection | Status | str:
+    """UMAP, how far it is, or why it cannot be had: the principal components do without it."""
+    try:
+        answer = backend().projection(question, asker())
+    except ExplorerError as error:
+        return str(error)
+    failed = isinstance(answer, Status) and answer.state == "failed" and not answer.fault
+    return answer.message if failed else answer
 
 
 def _position(point: dict) -> int:
@@ -166,8 +179,3 @@ def _score(
         "and spread under random labels of the same sizes; green is beyond two of its standard "
         "deviations on the better side.",
     )
-
-
-def over(answer: object) -> bool:
-    """Whether a status has ended without an answer."""
-    return isinstance(answer, Status) and answer.state in OVER

@@ -38,7 +38,9 @@ def plain(text: object, longest: int = 300) -> str:
     """Text that Markdown shows as it is: nothing in a file name or a link becomes markup."""
     short = str(text) if len(str(text)) <= longest else f"{str(text)[: longest - 1]}…"
     words = " ".join(short.split())
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+-.!|$:~&" else letter for letter in words)
+    return "".join(
+        f"\\{letter}" if letter in r"\`*_{}[]()<>#+-.!|$:~&" else letter for letter in words
+    )
 
 
 @contextmanager

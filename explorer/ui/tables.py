@@ -16,13 +16,15 @@ _table = component("table")
 @dataclass(frozen=True)
 class Column:
     """``kind`` of cell: text, number (a text, set flush right), pictures ((source, name), ...),
-    bar ({fill 0 to 1, text, colour}) or badge ({text, tone: good, busy or off})."""
+    bar ({fill 0 to 1, text, colour}) or badge ({text, tone: good, busy or off}). ``minor`` ones
+    are left out where there is little room."""
 
     id: str
     title: str
     kind: str = "text"
     sort: bool = False
     help: str = ""
+    minor: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def table(
         "columns": [
             {"id": each.id, "title": each.title, "kind": each.kind, "sort": each.sort}
             | ({"help": each.help} if each.help else {})
+            | ({"minor": True} if each.minor else {})
             for each in columns
         ],
         "rows": [_row(row) for row in rows],
@@ -70,9 +73,7 @@ def table(
     }
     if sorted_by is not None:
         data["sorted"] = list(sorted_by)
-    result = _table(
-        key=key, data=data, on_sorted_change=sorted_now, on_opened_change=opened_now
-    )
+    result = _table(key=key, data=data, on_sorted_change=sorted_now, on_opened_change=opened_now)
     return result.opened
 
 

@@ -54,7 +54,9 @@ def _card(
         _name(virtual)
         st.markdown(
             f"{len(mine)} pictures · {len(mine) / len(split.labels):.0%} · "
-            f"mean {strength.mean():.2f}" if mine.size else "no pictures",
+            f"mean {strength.mean():.2f}"
+            if mine.size
+            else "no pictures",
             width="stretch",
             help="References that are its own, their share of all, and their mean activation.",
         )
@@ -134,7 +136,12 @@ def _makers(about: Subject, split: Split, virtual: int, lower: LayerTable) -> No
     columns = (
         Column("channel", "Made by"),
         Column("pictures", f"in {split.space}", "pictures"),
-        Column("share", "Relevance", "bar", help="Mean signed share of the relevance, in %"),
+        Column(
+            "share",
+            "Share",
+            "bar",
+            help="Mean signed share of what was divided: for PURE, relevance",
+        ),
     )
     table(
         columns,
@@ -213,8 +220,8 @@ def _differences(
         Column("pictures", f"Highest pictures in {split.space}", "pictures"),
         Column("for", ""),
         Column("difference", "Difference of shares", "bar"),
-        Column("first", letter(pair[0]), "number", help="Its share of relevance there"),
-        Column("second", letter(pair[1]), "number", help="Its share of relevance there"),
+        Column("first", letter(pair[0]), "number", help="Its share there"),
+        Column("second", letter(pair[1]), "number", help="Its share there"),
     )
     table(
         columns,

@@ -12,9 +12,12 @@ OVER = ("done", "failed", "cancelled")
 
 def waiting(status: Status, *, brief: bool = False) -> None:
     """Show one job until it is over, then run the page again. ``brief`` takes one line."""
+    if status.state == "done":
+        st.rerun()
     shown = st.session_state.setdefault("shown", set())
     if status.key in shown:
-        st.caption(f"Waits for: {plain(status.title)}")
+        if not brief:
+            st.caption(f"Waits for: {plain(status.title)}")
         return
     shown.add(status.key)
     if status.state in OVER:
@@ -38,7 +41,7 @@ def left(seconds: float | None) -> str:
 def progress_text(status: Status) -> str:
     """One line on a job: what, how far, how long."""
     if status.state == "waiting":
-        ahead = f"{status.place} before it" if status.place > 0 else "next in the queue"
+        ahead = f"{status.place - 1} before it" if status.place > 1 else "next in the queue"
         return f"**{plain(status.title)}** · waiting, {ahead}"
     parts = (f"**{plain(status.title)}**", plain(status.message), left(status.eta))
     return " · ".join(part for part in parts if part)

@@ -9,14 +9,16 @@ export default function ({ data, parentElement, setTriggerValue }) {
     return node;
   };
   const cell = (column, value) => {
-    const node = make("td", `is-${column.kind}`);
+    const node = make("td", `is-${column.kind}${column.minor ? " minor" : ""}`);
     if (value === null || value === undefined) return node;
     if (column.kind === "pictures") {
+      const strip = make("div", "strip");
       for (const [source, name] of value) {
         const picture = make("img", "picture");
         Object.assign(picture, { src: source, alt: name, title: name, draggable: false });
-        node.append(picture);
+        strip.append(picture);
       }
+      node.append(strip);
     } else if (column.kind === "bar") {
       const bar = make("span", "bar");
       bar.style.setProperty("--fill", `${Math.abs(value.fill) * 100}%`);
@@ -30,7 +32,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   };
   const head = make("tr", "");
   for (const column of data.columns) {
-    const title = make("th", `is-${column.kind}`, data.sorted === undefined || !column.sort ? column.title : undefined);
+    const title = make("th", `is-${column.kind}${column.minor ? " minor" : ""}`);
+    if (!column.sort) title.textContent = column.title;
     title.scope = "col";
     if (column.help) title.title = column.help;
     if (column.sort) {

@@ -1,0 +1,286 @@
+"""Every page without a browser, over a real small network: empty, waiting, failed, done, and
+links that nobody should send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.testing.v1 import AppTest
+from tiny import LAYER, LOWER, draw_pictures, tiny_settings
+
+from explorer.backend import Asker, Backend
+from explorer.jobs import Jobs
+from explorer.records import NetworkInfo
+from explorer.session import InlineQueue
+from explorer.settings import HOME
+from explorer.ui import session
+
+NEURONS, NEURON, ABOUT = "pages/1_Neurons.py", "pages/2_Neuron.py", "pages/9_About.py"
+HERE = {"ws": "tiny", "layer": LAYER, "neuron": "3", "lower": LOWER}
+Serve = Callable[[Backend], None]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("pages") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Backend:
+    """A backend that computes here and now, and keeps its answers for the whole module."""
+    settings = tiny_settings(tmp_path_factory.mktemp("answered"), pictures)
+    return Backend(settings, InlineQueue(settings))
+
+
+@pytest.fixture
+def unanswered(tmp_path: Path, pictures: Path) -> Backend:
+    """A backend whose worker never comes."""
+    return Backend(tiny_settings(tmp_path, pictures))
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the pages ask this backend, and run them inside the frame as the server does."""
+    begin = PagesManager.__init__
+
+    def framed(self: PagesManager, *args: Any, **kwargs: Any) -> None:
+        PagesManager.uses_pages_directory = False
+        begin(self, *args, **kwargs)
+
+    def use(backend: Backend) -> None:
+        monkeypatch.setattr(session, "load_settings", lambda: backend.settings)
+        monkeypatch.setattr(session, "ensure_worker", lambda settings: None)
+        monkeypatch.setattr(session, "Backend", lambda settings: backend)
+        session.backend.clear()
+
+    monkeypatch.setattr(PagesManager, "__init__", framed)
+    yield use
+    session.backend.clear()
+
+
+def visit(page: str = "", **query: str) -> AppTest:
+    app = AppTest.from_file(str(HOME / "app.py"), default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    if page:
+        app.switch_page(page)
+        for name, value in query.items():
+            app.query_params[name] = value
+    return app.run()
+
+
+def words(app: AppTest) -> str:
+    """Everything that is written on the page."""
+    kinds = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
+    progress = [each.proto.text for each in app.get("progress")]
+    said = [str(each.value) for kind in kinds for each in kind] + progress
+    return "\n".join(said).replace("\\", "")
+
+
+def address(app: AppTest, name: str) -> str:
+    """What the URL says of a name, "" if nothing."""
+    value = app.query_params.get(name, "")
+    return value if isinstance(value, str) else value[-1]
+
+
+def components(app: AppTest, name: str) -> list[Any]:
+    return [each for each in app.get("bidi_component") if name in each.proto.component_name]
+
+
+@pytest.mark.parametrize("page", ["", NEURONS, NEURON])
+def test_first_visit_waits_for_network_and_pictures(
+    serve: Serve, unanswered: Backend, page: str
+) -> None:
+    serve(unanswered)
+    app = visit(page, ws="tiny", layer=LAYER, neuron="7")
+    assert not app.exception and not app.error
+    assert "Loading" in words(app) and "waiting" in words(app)
+    assert [button.label for button in app.button].count("Cancel") >= 1
+    assert address(app, "layer") == LAYER, "what waits is not forgotten"
+
+
+def test_home_leads_from_the_first_visit_to_a_neuron(serve: Serve, answered: Backend) -> None:
+    serve(answered)
+    app = visit()
+    assert not app.exception and not app.error
+    assert {"Where to start", "Layers", "Workspace", "Jobs", "Disk"} <= set(
+        each.value for each in app.subheader
+    )
+    assert components(app, "table")
+    next(each for each in app.button if each.label == "Browse all neurons").click().run()
+    assert [each.value for each in app.title] == ["Neurons"]
+
+
+def test_neurons_are_listed_sorted_and_filtered(serve: Serve, answered: Backend) -> None:
+    serve(answered)
+    app = visit(NEURONS, ws="tiny", layer=LAYER)
+    assert not app.exception and not app.error and not app.warning
+    assert f"of {_channels(answered):,} neurons" in words(app)
+    app = visit(NEURONS, ws="tiny", layer=LAYER, find="no such label")
+    assert "loosen the filters" in words(app)
+    app = visit(NEURONS, ws="tiny", layer=LAYER, text="stripes")
+    assert "embeds pictures only" in words(app), "the table stays, with a sentence"
+    assert components(app, "table")
+
+
+def _channels(backend: Backend) -> int:
+    network = backend.network("tiny", Asker("test", "test"))
+    assert isinstance(network, NetworkInfo)
+    return network.layer(LAYER).channels
+
+
+def test_a_neuron_is_complete(serve: Serve, answered: Backend) -> None:
+    serve(answered)
+    app = visit(NEURON, **HERE, k="2")
+    assert not app.exception and not app.error and not app.warning
+    said = words(app)
+    for part in (
+        "Neuron 3",
+        "Virtual neurons",
+        "What separates A from B",
+        "Map of the references",
+        "Agreement with an embedder",
+        "Activation over the pictures",
+    ):
+        assert part in said
+    assert len(components(app, "gallery")) == 3, "references and two virtual neurons"
+    assert len(components(app, "table")) == 3, "two circuits and their difference"
+    labels = [each.label for each in app.metric]
+    assert {"Gap ↑", "Within ↓", "Between ↑", "Correlation ↑"} <= set(labels)
+    assert "UMAP" in said
+    assert "python -m explorer split layer4:3" in "\n".join(each.value for each in app.code)
+
+
+def test_controls_write_the_address(serve: Serve, answered: Backend) -> None:
+    serve(answered)
+    app = visit(NEURON, **HERE, k="2")
+    assert address(app, "neuron") == "3" and address(app, "k") == "2"
+    app.button_group(key="pick-range").set_value("quantiles").run()
+    app.button_group(key="pick-view").set_value("whole").run()
+    assert address(app, "range") == "quantiles" and address(app, "view") == "whole"
+    app.button(key="next").click().run()
+    assert address(app, "neuron") == "4"
+    assert address(app, "k") == "2", "how to split stays, for comparison"
+    app.selectbox(key="pick-layer").set_value(LOWER).run()
+    assert address(app, "layer") == LOWER and address(app, "neuron") == "0"
+    assert not app.exception and not app.error
+
+
+def test_one_virtual_neuron_is_said_to_be_one(serve: Serve, answered: Backend) -> None:
+    serve(answered)
+    app = visit(NEURON, **HERE, k="1")
+    assert not app.exception and not app.error
+    assert "hold together" in words(app)
+    assert "not defined" in [each.delta for each in app.metric]
+
+
+BAD = [
+    ({"ws": "nowhere"}, "nowhere"),
+    ({"ws": "tiny", "layer": "layer99"}, "layer99"),
+    ({"ws": "tiny", "layer": LAYER, "neuron": "99999"}, "99999"),
+    ({"ws": "tiny", "layer": LAYER, "neuron": "-1"}, "1"),
+    ({"ws": "tiny", "layer": LAYER, "neuron": "3e0"}, "3e0"),
+    ({"ws": "tiny", "layer": LAYER, "k": "9"}, "9"),
+    ({"ws": "tiny", "layer": LAYER, "method": "__import__('os')"}, "import"),
+    ({"ws": "tiny", "layer": LAYER, "view": "<img src=x onerror=alert(1)>"}, "onerror"),
+    ({"ws": "tiny", "layer": LAYER, "range": "![x](https://example.org/x.png)"}, "example"),
+    ({"ws": "tiny", "layer": LAYER, "picture": "10000000"}, "10000000"),
+    ({"ws": "tiny", "layer": LAYER, "by": "x" * 5000}, "left out"),
+    ({"ws": "tiny", "layer": LAYER, "seed": "\x00\x1b"}, "left out"),
+]
+
+
+@pytest.mark.parametrize(("query", "shown"), BAD, ids=[next(reversed(q)) + "-" + s for q, s in BAD])
+def test_bad_links_fall_back_with_a_note(
+    serve: Serve, answered: Backend, query: dict[str, str], shown: str
+) -> None:
+    serve(answered)
+    app = visit(NEURON, **query, **({"lower": LOWER} if "layer" in query else {}))
+    assert not app.exception and not app.error
+    notes = [each.value for each in app.warning]
+    assert len(notes) == 1 and shown in notes[0], notes
+    assert "<img" not in notes[0].replace("\\<", "") and "![" not in notes[0]
+    assert app.title[0].value.startswith("Neuron ")
+    wrong = next(reversed(query))
+    assert address(app, wrong) != query[wrong], "the link is put right"
+
+
+def test_a_link_with_unknown_names_is_harmless(serve: Serve, answered: Backend) -> None:
+    serve(answered)
+    app = visit(NEURON, **HERE, k="2", utm_source="x", __proto__="y")
+    assert not app.exception and not app.warning
+    assert "__proto__" not in app.query_params
+
+
+def test_a_failed_question_says_why_and_can_be_asked_again(serve: Serve, answered: Backend) -> None:
+    settings = answered.settings
+    serve(Backend(settings))
+    app = visit(NEURON, **HERE, k="3", seed="77")
+    queue = Jobs(settings.cache_dir)
+    job = queue.claim("tester")
+    assert job is not None and "Splitting" in job.title
+    queue.fail(job.key, "It went <b>wrong</b>: choose another k.")
+    app.run()
+    assert ["It went \\<b\\>wrong\\</b\\>\\: choose another k\\."] == [
+        each.value for each in app.error
+    ]
+    assert components(app, "gallery"), "the rest of the page stays"
+    next(each for each in app.button if each.label == "Retry").click().run()
+    assert not app.error
+    assert "Splitting" in words(app)
+    next(each for each in app.button if each.key == f"cancel-{job.key}").click().run()
+    assert "cancelled" in words(app)
+
+
+def test_a_read_only_explorer_shows_what_it_has(serve: Serve, answered: Backend) -> None:
+    serve(Backend(replace(answered.settings, read_only=True)))
+    app = visit(NEURON, **HERE, k="7", seed="5")
+    assert not app.exception and not app.error
+    assert "read-only" in words(app)
+    assert components(app, "gallery")
+
+
+def test_an_unexpected_error_becomes_one_sentence(
+    serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(answered)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(answered, "table", broken)
+    app = visit(NEURONS, ws="tiny", layer=LAYER)
+    assert not app.exception
+    assert [each.value for each in app.error] == [
+        "This page could not be drawn, and it is a fault of ours: the log says more."
+    ]
+
+
+def test_settings_that_cannot_be_read_are_one_sentence(
+    serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from explorer.settings import load_settings
+
+    serve(answered)
+    monkeypatch.setattr(session, "load_settings", lambda: load_settings({"EXPLORER_CASH": "1"}))
+    session.backend.clear()
+    app = visit()
+    assert not app.exception
+    assert "EXPLORER\\_CASH is not a setting" in app.error[0].value
+
+
+def test_about_is_drawn_from_the_registries(serve: Serve, answered: Backend) -> None:
+    from explorer.methods.registry import METHODS
+
+    serve(answered)
+    app = visit(ABOUT)
+    assert not app.exception and not app.error
+    said = words(app)
+    for method in METHODS.values():
+        assert method.title in said
+    assert len(app.get("latex")) + len([each for each in app.latex]) > 0
