@@ -191,6 +191,36 @@ def test_a_depthwise_layer_is_never_attributed_to_its_own_input(
     assert lite[1].info.layer("bn1").lowers == ()
 
 
+def test_the_default_lower_layer_feeds_every_channel() -> None:
+    dense = Network.build(small("torchvision:densenet121")).info
+    assert dense.layer("relu").lower == "features.transition3.relu"
+    assert dense.layer("relu").lowers[0] == "features.denseblock4.denselayer16.relu2"
+    inception = Network.build(small("torchvision:googlenet")).info
+    assert inception.layer("inception5b").lower == "inception5a"
+    assert inception.layer("inception5b.branch2").lower == "inception5b.branch2.0"
+
+
+def test_layers_inside_gates_are_no_default_lower_layer() -> None:
+    info = Network.build(small("torchvision:efficientnet_b0")).info
+    assert info.default_layer == "features.6.3.block.1"
+    assert info.layer("features.6").lower == "features.6.3.block.1"
+    assert info.layer("features.6").lowers[0] == "features.6.3.block.2.activation"
+
+
+def test_tokens_have_their_channels_last() -> None:
+    loaded = replace(load("timm:test_vit", "random"))
+    network = Network.build(loaded)
+    assert network.traced
+    layer = network.info.layer(network.info.default_layer)
+    assert layer.name.endswith("mlp.act")
+    x = torch.randn(2, 3, 160, 160)
+    part = network.slice(layer.lower, layer.name)
+    inputs = network.inputs(x, part)
+    assert inputs[0].shape[part.lower_axis] == network.info.layer(layer.lower).channels
+    assert part.module(*inputs).shape == (2, layer.channels, layer.height, layer.width)
+    assert any("scaled_dot_product_attention" in path for path in part.unruled)
+
+
 def test_clipped_layers_are_browsed_unclipped(lite: tuple[Loaded, Network]) -> None:
     loaded, network = lite
     x = 4 * pictures()

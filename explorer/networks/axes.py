@@ -48,9 +48,17 @@ def _axis(node: fx.Node, module: nn.Module | None, axes: dict[fx.Node, int]) -> 
         return None if axis in gone else axis - sum(d < axis for d in gone)
     if node.target in PERMUTES + TRANSPOSES:
         return _moved(node, axis, len(shape))
-    if node.target in RESHAPES or (before and len(before) != len(shape)):
-        return len(shape) - 1 if len(shape) == 3 else 1 if axis == 1 and len(shape) == 4 else None
+    if before and (node.target in RESHAPES or len(before) != len(shape)):
+        return _reshaped(before, shape, axis)
     return axis
+
+
+def _reshaped(before: tuple[int, ...], shape: tuple[int, ...], axis: int) -> int | None:
+    """The axis after a reshape that leaves it whole, counted from the front or from the back."""
+    if before[: axis + 1] == shape[: axis + 1]:
+        return axis
+    back = len(before) - axis
+    return len(shape) - back if before[-back:] == shape[-back:] else None
 
 
 def _moved(node: fx.Node, axis: int, rank: int) -> int | None:

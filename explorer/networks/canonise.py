@@ -21,7 +21,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 from torchvision.ops import StochasticDepth, stochastic_depth
 
 from explorer.networks import modules as m
-from explorer.networks.folding import bare_convolution, bare_norm, fold
+from explorer.networks.folding import bare_activation, bare_convolution, bare_norm, fold
 
 IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Dropout1d, nn.AlphaDropout, StochasticDepth)
 IDLE_FUNCTIONS = {stochastic_depth, nn.functional.dropout, nn.functional.dropout2d, "contiguous"}
@@ -143,7 +143,7 @@ class _Rewriter:
             value = self.call(norm, f"{path}.norm", args)
             if isinstance(module.act, nn.Identity):
                 return value
-            return self.call(m.own(module.act), path, (value,))
+            return self.call(bare_activation(module), path, (value,))
         if type(module) is Conv2dSame:
             pad = m.SamePad(module.kernel_size, module.stride, module.dilation)
             value = self.call(pad, f"{path}.pad", args)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+from timm.layers import activations
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, fx, nn
 
 from explorer.networks.modules import own, parametrised
+
+TIMM_ACTIVATIONS: dict[type[nn.Module], Callable[[], nn.Module]] = {
+    activations.GELU: nn.GELU,
+    activations.GELUTanh: lambda: nn.GELU("tanh"),
+    activations.Swish: nn.SiLU,
+    activations.Mish: nn.Mish,
+    activations.HardSwish: nn.Hardswish,
+}
 
 FOLDED = (nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -22,6 +32,12 @@ def bare_norm(module: BatchNormAct2d) -> nn.BatchNorm2d:
         store: dict[str, Any] = norm._parameters if name in norm._parameters else norm._buffers
         store[name] = value
     return norm
+
+
+def bare_activation(module: BatchNormAct2d) -> nn.Module:
+    """The activation of timm's fused batch norm and activation, of torch's own kind if it can."""
+    own_kind = TIMM_ACTIVATIONS.get(type(module.act))
+    return own(module.act) if own_kind is None else own_kind()
 
 
 def bare_convolution(module: nn.Conv2d) -> nn.Conv2d:

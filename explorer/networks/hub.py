@@ -16,6 +16,8 @@ from explorer.records import Unavailable
 
 SECONDS = 5.0
 """How long a host may take to answer at all."""
+STALLED = 15.0
+"""How long a download may stand still."""
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def fetching(what: str) -> Iterator[None]:
     """
     offline, patience = constants.HF_HUB_OFFLINE, socket.getdefaulttimeout()
     constants.HF_HUB_OFFLINE = offline or not _answers(constants.ENDPOINT)
-    socket.setdefaulttimeout(SECONDS)
+    socket.setdefaulttimeout(STALLED)
     try:
         yield
     except (OSError, http.client.HTTPException, HfHubHTTPError) as error:

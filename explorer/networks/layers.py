@@ -3,7 +3,7 @@ what they are called, and which earlier layers a split of them may attribute to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx, nn
@@ -64,18 +64,21 @@ def _linked(graph: _Graph, found: Sequence[Found]) -> list[Found]:
     linked = []
     for number, upper in enumerate(found):
         above = graph.mixing(upper.node)
-        lowers = [lower.layer for lower in reversed(found[:number]) if above.get(lower.node)]
-        lower = next(
-            (
-                one.name
-                for one in lowers
-                if one.rectified and _area(one) >= min(_area(upper.layer), 2)
-            ),
-            "",
-        )
-        names = tuple(one.name for one in lowers)
+        lowers = [lower for lower in reversed(found[:number]) if above.get(lower.node)]
+        names = tuple(lower.layer.name for lower in lowers)
+        lower = _default_lower(graph, upper, lowers)
         linked.append(replace(upper, layer=replace(upper.layer, lowers=names, lower=lower)))
     return linked
+
+
+def _default_lower(graph: _Graph, upper: Found, lowers: Iterable[Found]) -> str:
+    """The nearest rectified layer from which every channel of ``upper`` is fed, preferring
+    those with a map where ``upper`` has one (not the inside of a squeeze-and-excitation)."""
+    flat = _area(upper.layer) == 1
+    rectified = [one for one in lowers if one.layer.rectified and (flat or _area(one.layer) > 1)]
+    feeding = (one for one in rectified if graph.feeds_all(one.node, upper.node))
+    nearest = next(feeding, next(iter(rectified), None))
+    return nearest.layer.name if nearest else ""
 
 
 def _area(layer: Layer) -> int:
@@ -90,6 +93,10 @@ class _Graph:
         self.order = [n for n in network.graph.nodes if n.op not in ("placeholder", "output")]
         self.axes = channel_axes(network)
         self.output = next(n for n in network.graph.nodes if n.op == "output").args[0]
+        self._ancestry: dict[fx.Node, frozenset[fx.Node]] = {}
+        for node in network.graph.nodes:
+            above = (self._ancestry[feeder] for feeder in node.all_input_nodes)
+            self._ancestry[node] = frozenset({node}).union(*above)
         self._count_under()
 
     def _count_under(self) -> None:
@@ -151,6 +158,27 @@ class _Graph:
                     waiting.append((feeder, through))
         return mixed
 
+    def feeds_all(self, lower: fx.Node, upper: fx.Node) -> bool:
+        """Whether every channel of ``upper`` depends on ``lower`` through a mixing of channels;
+        in a join, as in DenseNet and Inception, one branch may and another may not."""
+        known: dict[fx.Node, bool] = {lower: False}
+
+        def fed(node: fx.Node) -> bool:
+            if node not in known:
+                feeders = node.all_input_nodes
+                if self.mixes(node):
+                    known[node] = any(lower in self.ancestry(feeder) for feeder in feeders)
+                else:
+                    every = all if isinstance(self.module(node), m.Concatenate) else any
+                    known[node] = every([fed(feeder) for feeder in feeders])
+            return known[node]
+
+        return fed(upper)
+
+    def ancestry(self, node: fx.Node) -> frozenset[fx.Node]:
+        """A node and everything it depends on."""
+        return self._ancestry[node]
+
     def rectified(self, node: fx.Node) -> bool:
         """Whether a value is (all but) never negative: an activation, or a choice of such."""
         module = self.module(node)
@@ -174,17 +202,25 @@ class _Graph:
     def _passing(self, node: fx.Node) -> bool:
         """A value used only as an activation's input, or as one branch of a sum or a join."""
         users = list(node.users)
-        while len(users) == 1 and isinstance(self.module(users[0]), (m.Scale, nn.BatchNorm2d)):
+        while len(users) == 1 and self._relabels(users[0]):
             users = list(users[0].users)
         if len(users) == 1 and isinstance(self.module(users[0]), m.ACTIVATIONS):
             return True
         return all(isinstance(self.module(user), (m.Add, m.Concatenate)) for user in users)
 
+    def _relabels(self, node: fx.Node) -> bool:
+        """A call that scales or moves values one by one."""
+        if node.op == "call_module":
+            return isinstance(self.module(node), (m.Scale, nn.BatchNorm2d))
+        return node.target in m.SHAPERS
+
     def names(self, node: fx.Node) -> list[str]:
-        """The module paths whose last value a node is, trunks left out, best name first."""
+        """The module paths whose last value a node is, trunks left out: first those that the
+        node lies under, then those that only pass it on; each from the shortest."""
         side = max(self.side(node), 1)
+        own = node.meta.get("path", "") + "."
         paths = [p for p in node.meta["aliases"] if self.sides.get(p, 0) <= TRUNK * side]
-        return sorted(paths, key=lambda path: path.count("."))
+        return sorted(paths, key=lambda path: (not own.startswith(path + "."), path.count(".")))
 
     def found(self, node: fx.Node) -> Found:
         """The layer of a browsable node, not yet linked to its lowers."""
