@@ -72,6 +72,7 @@ def _relevances(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Indices of some pairs, and the relevance of the whole lower map for each of them."""
     forward = _forward(part, rule)
+    channels, rows = (each.to(inputs[0].device) for each in (channels, rows))
     if seed not in ("map", "argmax"):
         raise BadInput(f"'{seed}' is no start of relevance: choose 'map' or 'argmax'.")
     for pairs in _alike(rows):
@@ -79,7 +80,7 @@ def _relevances(
         lower, *frontier = (each.index_select(0, images).detach() for each in inputs)
         lower.requires_grad_()
         z = forward(lower, *frontier)
-        places = None if positions is None else positions[pairs]
+        places = None if positions is None else positions.to(rows.device)[pairs]
         starts = _starts(z.detach().flatten(2)[image, channels[pairs]], seed, places)
         turns = _turns(image)
         at_once = max(1, WIDTH // len(images))
@@ -128,7 +129,7 @@ def _starts(values: Tensor, seed: str, positions: Tensor | None) -> Tensor:
     """[P,S]: the starting relevance over the S places of each pair's map, from its values."""
     if seed == "map":
         return values.relu()
-    places = values.argmax(1) if positions is None else positions.to(values.device)
+    places = values.argmax(1) if positions is None else positions
     only = torch.zeros_like(values)
     return only.scatter(1, places[:, None], values.gather(1, places[:, None]))
 
