@@ -77,7 +77,7 @@ def _relevances(
         raise BadInput(f"'{seed}' is no start of relevance: choose 'map' or 'argmax'.")
     for pairs in _alike(rows):
         images, image = torch.unique(rows[pairs], return_inverse=True)
-        lower, *frontier = (each.index_select(0, images).detach() for each in inputs)
+        lower, *frontier = (each.detach()[images] for each in inputs)
         lower.requires_grad_()
         z = forward(lower, *frontier)
         places = None if positions is None else positions.to(rows.device)[pairs]
