@@ -104,9 +104,9 @@ def _demo(settings: Settings) -> str:
 
 def _embedder(settings: Settings) -> str:
     from explorer.compute.device import choose_device
-    from explorer.compute.embedding import resolve
+    from explorer.compute.embedding import open_embedder
 
-    return resolve("conse", choose_device(settings.device)).title
+    return open_embedder("conse", choose_device(settings.device)).title
 
 
 def _worker(settings: Settings) -> str:
