@@ -14,7 +14,7 @@ import numpy as np
 from explorer import browse, embedders, questions
 from explorer.desk import Asker, Desk
 from explorer.jobs import Jobs
-from explorer.keys import key
+from explorer.keys import Question, key
 from explorer.previews import Previews
 from explorer.questions import SplitQuestion
 from explorer.records import (
@@ -157,7 +157,7 @@ class Backend:
     ) -> Assignment | Status:
         """Which virtual neuron of a split each image of ``query`` belongs to."""
 
-        def build(workspace: Workspace) -> questions.Question:
+        def build(workspace: Workspace) -> Question:
             return questions.assignment(workspace, question, query)
 
         return self._desk.ask_about(question.neuron, asker, build, Assignment)
@@ -181,7 +181,7 @@ class Backend:
             return info
         weights = embedders.identity(info.used)
 
-        def build(workspace: Workspace) -> questions.Question:
+        def build(workspace: Workspace) -> Question:
             return questions.alignment(workspace, question, info.used, weights)
 
         answer = self._desk.ask_about(question.neuron, asker, build, Alignment)
@@ -216,7 +216,7 @@ class Backend:
             return info
         weights = embedders.identity(info.used)
 
-        def build(workspace: Workspace) -> questions.Question:
+        def build(workspace: Workspace) -> Question:
             return questions.figure(workspace, checked, form, info.used, weights)
 
         return self._desk.ask_about(neuron, asker, build, FigureFile)
