@@ -4,13 +4,13 @@ from explorer.ui import frame
 
 frame.guard()
 
-import streamlit as st  # noqa: E402
+import streamlit as st
 
-from explorer.records import ImageSet, NetworkInfo, Status  # noqa: E402
-from explorer.ui import neurons  # noqa: E402
-from explorer.ui.places import look  # noqa: E402
-from explorer.ui.session import asker, backend, plain, section  # noqa: E402
-from explorer.ui.waiting import waiting  # noqa: E402
+from explorer.records import ImageSet, NetworkInfo, Status
+from explorer.ui import neurons
+from explorer.ui.places import look
+from explorer.ui.session import asker, backend, plain, section
+from explorer.ui.waiting import waiting
 
 
 def page() -> None:
@@ -19,7 +19,8 @@ def page() -> None:
         if isinstance(answer, Status):
             waiting(answer)
             return
-    assert isinstance(here.network, NetworkInfo) and isinstance(here.images, ImageSet)
+    assert isinstance(here.network, NetworkInfo)
+    assert isinstance(here.images, ImageSet)
     layer = here.network.layer(here.layer)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title("Neurons", anchor=False, width="content")

@@ -4,14 +4,14 @@ from explorer.ui import frame
 
 frame.guard()
 
-import streamlit as st  # noqa: E402
+import streamlit as st
 
-from explorer.records import Split, Status  # noqa: E402
-from explorer.ui import figure, neuron, pickers, rail, virtual  # noqa: E402
-from explorer.ui.places import look  # noqa: E402
-from explorer.ui.session import asker, backend, section  # noqa: E402
-from explorer.ui.subject import Subject  # noqa: E402
-from explorer.ui.waiting import waiting  # noqa: E402
+from explorer.records import Split, Status
+from explorer.ui import figure, neuron, pickers, rail, virtual
+from explorer.ui.places import look
+from explorer.ui.session import asker, backend, section
+from explorer.ui.subject import Subject
+from explorer.ui.waiting import waiting
 
 
 def page() -> None:
@@ -44,7 +44,7 @@ def show(about: Subject) -> None:
     with upper, section():
         references = neuron.references(about, known)
     with head:
-        neuron.heading(about, rows, split)
+        neuron.heading(about, rows)
         st.space("stretch")
         neuron.steps(about, rows)
         figure.popover(question, about.view)

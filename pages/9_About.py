@@ -4,9 +4,9 @@ from explorer.ui import frame
 
 frame.guard()
 
-import streamlit as st  # noqa: E402
+import streamlit as st
 
-from explorer.ui import about  # noqa: E402
+from explorer.ui import about
 
 st.title("About", anchor=False)
 st.markdown(

@@ -15,6 +15,7 @@ from tiny import LAYER, LOWER, draw_pictures, tiny_settings
 
 from explorer.backend import Asker, Backend
 from explorer.jobs import Jobs
+from explorer.methods.registry import METHODS
 from explorer.records import NetworkInfo
 from explorer.session import InlineQueue
 from explorer.settings import HOME
@@ -98,8 +99,10 @@ def test_first_visit_waits_for_network_and_pictures(
 ) -> None:
     serve(unanswered)
     app = visit(page, ws="tiny", layer=LAYER, neuron="7")
-    assert not app.exception and not app.error
-    assert "Loading" in words(app) and "waiting" in words(app)
+    assert not app.exception
+    assert not app.error
+    assert "Loading" in words(app)
+    assert "waiting" in words(app)
     assert [button.label for button in app.button].count("Cancel") >= 1
     assert address(app, "layer") == LAYER, "what waits is not forgotten"
 
@@ -107,10 +110,11 @@ def test_first_visit_waits_for_network_and_pictures(
 def test_home_leads_from_the_first_visit_to_a_neuron(serve: Serve, answered: Backend) -> None:
     serve(answered)
     app = visit()
-    assert not app.exception and not app.error
-    assert {"Where to start", "Layers", "Workspace", "Jobs", "Disk"} <= set(
+    assert not app.exception
+    assert not app.error
+    assert {"Where to start", "Layers", "Workspace", "Jobs", "Disk"} <= {
         each.value for each in app.subheader
-    )
+    }
     assert components(app, "table")
     next(each for each in app.button if each.label == "Browse all neurons").click().run()
     assert [each.value for each in app.title] == ["Neurons"]
@@ -119,7 +123,9 @@ def test_home_leads_from_the_first_visit_to_a_neuron(serve: Serve, answered: Bac
 def test_neurons_are_listed_sorted_and_filtered(serve: Serve, answered: Backend) -> None:
     serve(answered)
     app = visit(NEURONS, ws="tiny", layer=LAYER)
-    assert not app.exception and not app.error and not app.warning
+    assert not app.exception
+    assert not app.error
+    assert not app.warning
     assert f"of {_channels(answered):,} neurons" in words(app)
     app = visit(NEURONS, ws="tiny", layer=LAYER, find="no such label")
     assert "loosen the filters" in words(app)
@@ -137,7 +143,9 @@ def _channels(backend: Backend) -> int:
 def test_a_neuron_is_complete(serve: Serve, answered: Backend) -> None:
     serve(answered)
     app = visit(NEURON, **HERE, k="2")
-    assert not app.exception and not app.error and not app.warning
+    assert not app.exception
+    assert not app.error
+    assert not app.warning
     said = words(app)
     for part in (
         "Neuron 3",
@@ -159,22 +167,37 @@ def test_a_neuron_is_complete(serve: Serve, answered: Backend) -> None:
 def test_controls_write_the_address(serve: Serve, answered: Backend) -> None:
     serve(answered)
     app = visit(NEURON, **HERE, k="2")
-    assert address(app, "neuron") == "3" and address(app, "k") == "2"
+    assert address(app, "neuron") == "3"
+    assert address(app, "k") == "2"
     app.button_group(key="pick-range").set_value("quantiles").run()
     app.button_group(key="pick-view").set_value("whole").run()
-    assert address(app, "range") == "quantiles" and address(app, "view") == "whole"
-    app.button(key="next").click().run()
+    assert address(app, "range") == "quantiles"
+    assert address(app, "view") == "whole"
+    next(each for each in app.button if each.label == "Next").click().run()
     assert address(app, "neuron") == "4"
     assert address(app, "k") == "2", "how to split stays, for comparison"
     app.selectbox(key="pick-layer").set_value(LOWER).run()
-    assert address(app, "layer") == LOWER and address(app, "neuron") == "0"
-    assert not app.exception and not app.error
+    assert address(app, "layer") == LOWER
+    assert address(app, "neuron") == "0"
+    assert not app.exception
+    assert not app.error
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "pure"])
+def test_every_method_can_be_chosen(serve: Serve, answered: Backend, method: str) -> None:
+    serve(answered)
+    app = visit(NEURON, **HERE, method=method)
+    assert not app.exception
+    assert not app.error
+    assert address(app, "method") == method
+    assert f"--method {method}" in "\n".join(each.value for each in app.code)
 
 
 def test_one_virtual_neuron_is_said_to_be_one(serve: Serve, answered: Backend) -> None:
     serve(answered)
     app = visit(NEURON, **HERE, k="1")
-    assert not app.exception and not app.error
+    assert not app.exception
+    assert not app.error
     assert "hold together" in words(app)
     assert "not defined" in [each.delta for each in app.metric]
 
@@ -201,10 +224,13 @@ def test_bad_links_fall_back_with_a_note(
 ) -> None:
     serve(answered)
     app = visit(NEURON, **query, **({"lower": LOWER} if "layer" in query else {}))
-    assert not app.exception and not app.error
+    assert not app.exception
+    assert not app.error
     notes = [each.value for each in app.warning]
-    assert len(notes) == 1 and shown in notes[0], notes
-    assert "<img" not in notes[0].replace("\\<", "") and "![" not in notes[0]
+    assert len(notes) == 1, notes
+    assert shown in notes[0]
+    assert "<img" not in notes[0].replace("\\<", "")
+    assert "![" not in notes[0]
     assert app.title[0].value.startswith("Neuron ")
     wrong = next(reversed(query))
     assert address(app, wrong) != query[wrong], "the link is put right"
@@ -213,7 +239,8 @@ def test_bad_links_fall_back_with_a_note(
 def test_a_link_with_unknown_names_is_harmless(serve: Serve, answered: Backend) -> None:
     serve(answered)
     app = visit(NEURON, **HERE, k="2", utm_source="x", __proto__="y")
-    assert not app.exception and not app.warning
+    assert not app.exception
+    assert not app.warning
     assert "__proto__" not in app.query_params
 
 
@@ -223,11 +250,12 @@ def test_a_failed_question_says_why_and_can_be_asked_again(serve: Serve, answere
     app = visit(NEURON, **HERE, k="3", seed="77")
     queue = Jobs(settings.cache_dir)
     job = queue.claim("tester")
-    assert job is not None and "Splitting" in job.title
+    assert job is not None
+    assert "Splitting" in job.title
     queue.fail(job.key, "It went <b>wrong</b>: choose another k.")
     app.run()
-    assert ["It went \\<b\\>wrong\\</b\\>\\: choose another k\\."] == [
-        each.value for each in app.error
+    assert [each.value for each in app.error] == [
+        "It went \\<b\\>wrong\\</b\\>\\: choose another k\\."
     ]
     assert components(app, "gallery"), "the rest of the page stays"
     next(each for each in app.button if each.label == "Retry").click().run()
@@ -240,7 +268,8 @@ def test_a_failed_question_says_why_and_can_be_asked_again(serve: Serve, answere
 def test_a_read_only_explorer_shows_what_it_has(serve: Serve, answered: Backend) -> None:
     serve(Backend(replace(answered.settings, read_only=True)))
     app = visit(NEURON, **HERE, k="7", seed="5")
-    assert not app.exception and not app.error
+    assert not app.exception
+    assert not app.error
     assert "read-only" in words(app)
     assert components(app, "gallery")
 
@@ -275,12 +304,11 @@ def test_settings_that_cannot_be_read_are_one_sentence(
 
 
 def test_about_is_drawn_from_the_registries(serve: Serve, answered: Backend) -> None:
-    from explorer.methods.registry import METHODS
-
     serve(answered)
     app = visit(ABOUT)
-    assert not app.exception and not app.error
+    assert not app.exception
+    assert not app.error
     said = words(app)
     for method in METHODS.values():
         assert method.title in said
-    assert len(app.get("latex")) + len([each for each in app.latex]) > 0
+    assert len(app.get("latex")) + len(list(app.latex)) > 0

@@ -18,55 +18,68 @@ LIBRARIES = (
     *("torch", "torchvision", "timm", "zennit", "open_clip_torch", "numpy", "scikit-learn"),
     *("umap-learn", "matplotlib", "streamlit", "plotly", "diskcache"),
 )
-FORMULAS = (
-    (
-        "References",
-        r"s_k(x) = \max_{h,w} a_k(x)_{hw}, \qquad X_k = \text{the } K \text{ pictures with the "
-        r"highest } s_k",
-        "Ranked on the rectified value before any ceiling (ReLU6); the mean over places is the "
-        "other choice. At most one picture of each photograph.",
+FORMULAS = {
+    "References": (
+        (
+            r"s_k(x) = \max_{h,w} a_k(x)_{hw}, \qquad X_k = "
+            r"\text{the } K \text{ pictures with the highest } s_k"
+        ),
+        (
+            "Ranked on the rectified value before any ceiling (ReLU6); the mean over places is the "
+            "other choice. At most one picture of each photograph."
+        ),
     ),
-    (
-        "Relevance of the lower layer's channels",
-        r"\tilde r_i = \sum_{hw} a^l_i \odot \frac{\partial \langle \mathrm{sg}(a_k^+), a_k "
-        r"\rangle}{\partial a^l_i}, \qquad r = \tilde r \,/\, \lVert \tilde r \rVert_1",
-        "Gradient × activation, seeded with the rectified map (sg: held fixed), as in the released "
-        "code of PURE. Or LRP after canonisation, as in the paper.",
+    "Relevance of the lower layer's channels": (
+        (
+            r"\tilde r_i = \sum_{hw} a^l_i \odot \frac{\partial \langle \mathrm{sg}(a_k^+), "
+            r"a_k \rangle}{\partial a^l_i}, \qquad r = \tilde r \,/\, \lVert \tilde r \rVert_1"
+        ),
+        (
+            "Gradient × activation, seeded with the rectified map (sg: held fixed), as in the "
+            "released code of PURE. Or LRP after canonisation, as in the paper."
+        ),
     ),
-    (
-        "LRP",
-        r"R_i = \sum_j \frac{x_i w_{ij}}{z_j + \varepsilon\,\mathrm{sgn}\, z_j} R_j \quad "
-        r"\text{(linear)}, \qquad R_i = \sum_j \frac{(x_i w_{ij})^+}{\sum_{i'} "
-        r"(x_{i'} w_{i'j})^+} R_j \quad \text{(convolution)}",
-        "Epsilon for linear layers, plus for convolutions, flat for the first one; batch norm is "
-        "merged and sums share relevance in proportion.",
+    "LRP": (
+        (
+            r"R_i = \sum_j \frac{x_i w_{ij}}{z_j + \varepsilon\,\mathrm{sgn}\, z_j} R_j "
+            r"\; \text{(linear)}, \qquad "
+            r"R_i = \sum_j \frac{(x_i w_{ij})^+}{\sum_{i'} (x_{i'} w_{i'j})^+} R_j "
+            r"\; \text{(convolution)}"
+        ),
+        (
+            "Epsilon for linear layers, plus for convolutions, flat for the first one; batch norm is "
+            "merged and sums share relevance in proportion."
+        ),
     ),
-    (
-        "Virtual neurons",
-        r"\min_{\mu_1 \dots \mu_V} \sum_x \min_v \lVert r(x) - \mu_v \rVert_2^2, \qquad "
-        r"v(x) = \arg\min_v \lVert r(x) - \mu_v \rVert_2",
-        "k-means. The number of virtual neurons is chosen by silhouette and by stability over "
-        "resamples, against rows with shuffled columns; one is a possible answer.",
+    "Virtual neurons": (
+        (
+            r"\min_{\mu_1 \dots \mu_V} \sum_x \min_v \lVert r(x) - \mu_v \rVert_2^2, \qquad "
+            r"v(x) = \arg\min_v \lVert r(x) - \mu_v \rVert_2"
+        ),
+        (
+            "k-means. The number of virtual neurons is chosen by silhouette and by stability over "
+            "resamples, against rows with shuffled columns; one is a possible answer."
+        ),
     ),
-    (
-        "Agreement with an embedder",
-        r"\text{gap} = \underset{v(x) \ne v(y)}{\mathrm{mean}} \lVert e_x - e_y \rVert - "
-        r"\underset{v(x) = v(y)}{\mathrm{mean}} \lVert e_x - e_y \rVert",
-        "Distances of the crops' embeddings. Each score comes with its value under random labels "
-        "of the same sizes, its spread and n.",
+    "Agreement with an embedder": (
+        (
+            r"\text{gap} = \underset{v(x) \ne v(y)}{\mathrm{mean}} \lVert e_x - e_y \rVert - "
+            r"\underset{v(x) = v(y)}{\mathrm{mean}} \lVert e_x - e_y \rVert"
+        ),
+        (
+            "Distances of the crops' embeddings. Each score comes with its value under random labels "
+            "of the same sizes, its spread and n."
+        ),
     ),
-)
-LICENCES = (
-    ("This program", "MIT"),
-    ("zennit", "LGPL-3.0-or-later, used as a library"),
-    ("PyTorch, torchvision", "BSD-3-Clause"),
-    ("timm, Streamlit", "Apache-2.0"),
-    ("Inter (typeface)", "SIL Open Font License 1.1, © 2016 The Inter Project Authors"),
-    (
-        "Demo pictures",
-        "tuxpaint-stamps and gcompris-qt; authors and licences lie with the pictures",
-    ),
-)
+}
+LICENCES = {
+    "This program": "MIT",
+    "zennit": "LGPL-3.0-or-later, used as a library",
+    "PyTorch, torchvision": "BSD-3-Clause",
+    "timm, Streamlit": "Apache-2.0",
+    "Inter (typeface)": "SIL Open Font License 1.1, © 2016 The Inter Project Authors",
+    "Demo pictures": "tuxpaint-stamps and gcompris-qt; authors and licences lie with them",
+}
 
 
 def methods() -> None:
@@ -87,7 +100,7 @@ def methods() -> None:
 
 def formulas() -> None:
     """What is computed, as formulas."""
-    for title, formula, words in FORMULAS:
+    for title, (formula, words) in FORMULAS.items():
         with st.container(border=True):
             st.subheader(title, anchor=False)
             st.latex(formula)
@@ -107,7 +120,7 @@ def settings() -> None:
 
 def licences() -> None:
     """Licences of what is built on."""
-    rows = [Row({"name": name, "help": licence}) for name, licence in LICENCES]
+    rows = [Row({"name": name, "help": licence}) for name, licence in LICENCES.items()]
     columns = (Column("name", "What"), Column("help", "Licence", "wide"))
     table(columns, rows, key="licences", name="Licences")
 

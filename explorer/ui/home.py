@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from explorer.records import ImageSet, LayerTable, NetworkInfo, Status
-from explorer.ui import address, waiting
+from explorer.ui import waiting
 from explorer.ui.gallery import sources
 from explorer.ui.places import look, open_layer, open_neuron
 from explorer.ui.session import asker, backend, plain, section

@@ -47,7 +47,7 @@ def subject_of(here: Look, network: NetworkInfo) -> Subject | None:
     )
 
 
-def heading(about: Subject, rows: LayerTable | Status, split: Split | Status | None) -> None:
+def heading(about: Subject, rows: LayerTable | Status) -> None:
     """The neuron's name and what it seems to be."""
     channel = about.neuron.channel
     st.title(f"Neuron {channel}", anchor=False, width="content")
@@ -63,13 +63,6 @@ def heading(about: Subject, rows: LayerTable | Status, split: Split | Status | N
                 color="violet",
                 help="The most frequent label of its top references, and its share of them.",
             )
-    if isinstance(split, Split):
-        many = split.k > 1
-        st.badge(
-            f"{split.k} virtual neurons" if many else "one virtual neuron",
-            icon=":material/call_split:" if many else ":material/adjust:",
-            color="orange" if many else "green",
-        )
 
 
 def steps(about: Subject, rows: LayerTable | Status) -> None:
@@ -81,9 +74,7 @@ def steps(about: Subject, rows: LayerTable | Status) -> None:
         address.put(neuron=to, **forget)
 
     st.button(
-        "",
-        key="previous",
-        help="Previous neuron",
+        "Previous",
         icon=":material/chevron_left:",
         disabled=channel == 0,
         on_click=go,
@@ -93,24 +84,22 @@ def steps(about: Subject, rows: LayerTable | Status) -> None:
         "Neuron",
         0,
         last,
-        width=120,
+        width=110,
         label_visibility="collapsed",
         **pickers.bind("neuron", channel, address.OF_A_NEURON),
     )
     st.button(
-        "",
-        key="next",
-        help="Next neuron",
+        "Next",
         icon=":material/chevron_right:",
+        icon_position="right",
         disabled=channel == last,
         on_click=go,
         args=(channel + 1,),
     )
     alive = np.flatnonzero(rows.alive) if isinstance(rows, LayerTable) else np.arange(last + 1)
     st.button(
-        "",
-        key="random",
-        help="A random living neuron",
+        "Random",
+        help="Any living neuron of this layer",
         icon=":material/shuffle:",
         on_click=lambda: go(int(np.random.default_rng().choice(alive))),
         disabled=not alive.size,
@@ -119,7 +108,7 @@ def steps(about: Subject, rows: LayerTable | Status) -> None:
 
 def measures(about: Subject, rows: LayerTable | Status, split: Split | Status | None) -> None:
     """The neuron's numbers in one row."""
-    grid = st.grid(6, min_column_width=120, gap="xsmall", border=True)
+    grid = st.grid(6, min_column_width=110, gap="xsmall", border=True)
     if isinstance(rows, LayerTable):
         channel = about.neuron.channel
         for label, values, form, help in (
@@ -142,15 +131,19 @@ def _split_measures(grid: Any, split: Split) -> None:
             "Silhouette",
             "silhouette",
             "null_silhouette",
-            "How well each reference sits in its own group, -1 to 1; higher is better. "
-            "The null is the same on rows with shuffled columns.",
+            (
+                "How well each reference sits in its own group, -1 to 1; higher is better. "
+                "The null is the same on rows with shuffled columns."
+            ),
         ),
         (
             "Stability",
             "stability",
             "",
-            "Agreement (adjusted Rand index) of groupings of resampled references, up to 1; "
-            "higher is better.",
+            (
+                "Agreement (adjusted Rand index) of groupings of resampled references, up to 1; "
+                "higher is better."
+            ),
         ),
     ):
         value = split.scores.get(name, np.nan)

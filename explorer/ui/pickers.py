@@ -111,12 +111,18 @@ def _param(each: Any, layer: Layer) -> Any:
     if isinstance(each.default, str):
         return _words(each, label, help)
     if isinstance(each.default, bool):
-        return select(name, label, ["False", "True"], str(each.default), help=help) == "True"
+        return _switch(each, label, help)
     if isinstance(each.default, int) and rule["max"] is not None and rule["max"] <= 12:
         low, high = int(rule["min"]), int(rule["max"])
         options = [str(number) for number in range(low, high + 1)]
         return int(select(name, label, options, str(each.default), help=help))
     return _number(each, label, help)
+
+
+def _switch(each: Any, label: str, help: str) -> bool:
+    value = address.choice(each.name, str(each.default), ["False", "True"], label.lower())
+    st.toggle(label, help=help, **bind(each.name, value == "True"))
+    return value == "True"
 
 
 def _words(each: Any, label: str, help: str) -> str:

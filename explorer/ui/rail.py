@@ -155,8 +155,10 @@ def _scores(answer: Alignment) -> None:
             "Correlation",
             answer.correlation,
             1,
-            "Pearson correlation of the pairwise distances of the method's rows with the "
-            "embedder's. The null shuffles the references.",
+            (
+                "Pearson correlation of the pairwise distances of the method's rows with the "
+                "embedder's. The null shuffles the references."
+            ),
         ),
     ):
         _score(grid, label, score, better, what)
