@@ -52,14 +52,15 @@ class Page:
             interpolation=self._interpolation,
             aspect="auto",
             clip_on=False,
+            zorder=1,
         )
         self._frame()
 
     def bar(self, left: float, top: float, width: float, height: float, colour: str) -> None:
-        """Fill a rectangle."""
+        """Fill a rectangle, beneath pictures."""
         from matplotlib.patches import Rectangle
 
-        box = Rectangle((left, top), width, height, facecolor=colour, linewidth=0, clip_on=False)
+        box = Rectangle((left, top), width, height, facecolor=colour, linewidth=0, zorder=0)
         self._axes.add_patch(box)
 
     def text(self, words: str, left: float, top: float, size: float, **look: Any) -> None:

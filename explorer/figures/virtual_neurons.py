@@ -50,6 +50,7 @@ is the workspace's own."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c6d31")
 """One per virtual neuron, told apart by colour-blind readers too (Okabe and Ito, and two more)."""
 
+PALE = "#e6e8eb"
 PANELS_ABREAST = {"single": 2, "double": 4}
 LARGEST_PICTURE = 1.0
 GUTTER = 0.16
@@ -144,7 +145,7 @@ def draw(recipe: Mapping[str, Any], material: Material, form: str) -> Figure:
     )
     small = wrap(material.provenance, SMALL_SIZE, width)
     if material.credits:
-        small += wrap([f"Pictures: {material.credits}"], SMALL_SIZE, width)
+        small += wrap([material.credits], SMALL_SIZE, width)
     top = grid.height
     foot = top + len(scores) * leading(BODY_SIZE) + 0.03
     page = Page(width, foot + len(small) * leading(SMALL_SIZE) + 0.03, form)
@@ -191,13 +192,15 @@ def _draw_panel(page: Page, grid: _Grid, number: int, panel: VirtualNeuron, fact
     top += leading(TITLE_SIZE)
     page.text(facts, left, top, BODY_SIZE, color=QUIET)
     top += leading(BODY_SIZE) + 0.01
-    page.bar(left, top, width, BAR, "#e6e8eb")
+    page.bar(left, top, width, BAR, PALE)
     page.bar(left, top, width * min(panel.share, 1.0), BAR, colour)
     top += BAR + 0.05
     for place, picture in enumerate(panel.pictures):
         row, column = divmod(place, grid.columns)
         step = grid.side + GAP
-        page.picture(picture, left + column * step, top + row * step, grid.side)
+        corner = (left + column * step, top + row * step)
+        page.bar(*corner, grid.side, grid.side, PALE)
+        page.picture(picture, *corner, grid.side)
 
 
 def _facts(panels: Sequence[VirtualNeuron], total: int, width: float) -> Sequence[str]:
@@ -227,9 +230,14 @@ def _score(score: Score) -> str:
     if not math.isfinite(score.value):
         return "not defined"
     if not math.isfinite(score.null):
-        return f"{score.value:.2f}"
-    spread = f" ± {score.null_sd:.2f}" if math.isfinite(score.null_sd) else ""
-    return f"{score.value:.2f} (null {score.null:.2f}{spread})"
+        return _fixed(score.value)
+    spread = f" ± {_fixed(score.null_sd)}" if math.isfinite(score.null_sd) else ""
+    return f"{_fixed(score.value)} (null {_fixed(score.null)}{spread})"
+
+
+def _fixed(value: float) -> str:
+    """Three decimals, and no minus before a zero."""
+    return f"{round(value, 3) + 0.0:.3f}"
 
 
 def _number(value: float) -> str:
