@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain("stopped; what was computed is kept.", BAD_INPUT)
     except BrokenPipeError:
         sys.stderr.close()
-    except Exception:  # the last resort: a traceback for us, one sentence for the person
+    except Exception:  # noqa: BLE001 - the last resort: a traceback for us, a sentence for them
         traceback.print_exc()
         return _complain("this is a fault of ours: please report what is printed above.", FAULT)
     return DONE

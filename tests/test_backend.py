@@ -71,7 +71,7 @@ def test_a_split_describes_its_references(backend: Backend) -> None:
 
 
 def test_relevance_that_is_the_same_everywhere_cannot_be_divided(backend: Backend) -> None:
-    with pytest.raises(BadInput, match="only 1 distinct rows in layer4.0.act1"):
+    with pytest.raises(BadInput, match=r"only 1 distinct rows in layer4\.0\.act1"):
         split_of(backend, k=2, lower="layer4.0.act1")
 
 
