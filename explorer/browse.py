@@ -21,6 +21,7 @@ from explorer.records import (
 
 RANGES = ("top", "quantiles", "random")
 MEASURES = ("max", "mean")
+SINGULAR = "singular"
 
 
 SCANNED_AHEAD_BYTES = 2 * 10**9
@@ -43,7 +44,7 @@ def default_layers(workspace: Workspace, network: NetworkInfo, images: int) -> l
 
 def check_query(query: ReferenceQuery) -> None:
     """Raise BadInput unless the query is one that ``references`` can answer."""
-    if query.by not in MEASURES:
+    if query.by not in (*MEASURES, SINGULAR):
         raise BadInput(f"References are ranked by {' or '.join(MEASURES)}, not '{query.by}'.")
     if query.range not in RANGES:
         raise BadInput(f"References are taken from {', '.join(RANGES)}, not '{query.range}'.")
@@ -59,13 +60,25 @@ def check_channel(neuron: Neuron, layer: Layer) -> None:
         )
 
 
-def references(scan: Scan, images: ImageSet, neuron: Neuron, query: ReferenceQuery) -> References:
+def references(
+    scan: Scan,
+    images: ImageSet,
+    neuron: Neuron,
+    query: ReferenceQuery,
+    projected: np.ndarray | None = None,
+) -> References:
     """The images that stand for a neuron; see ReferenceQuery.
 
-    Ties are broken by image id. Raises DeadNeuron when no image makes the channel fire.
+    ``projected`` f32[N] are the images' projections that a query by "singular" ranks. Ties are
+    broken by image id. Raises DeadNeuron when no image makes the channel fire.
     """
     check_query(query)
-    values = _values(scan, neuron.channel, query.by)
+    if query.by == SINGULAR:
+        if projected is None:
+            raise BadInput("A singular direction is no neuron: ask for its concept vectors.")
+        values = np.where(scan.valid, projected, -np.inf)
+    else:
+        values = _values(scan, neuron.channel, query.by)
     if not (values > 0).any():
         raise DeadNeuron(
             f"Neuron {neuron.address} fires on none of the {len(images)} pictures: "
@@ -84,6 +97,14 @@ def references(scan: Scan, images: ImageSet, neuron: Neuron, query: ReferenceQue
         value=values[chosen],
         position=np.asarray(scan.position[neuron.channel, chosen], dtype=np.int64),
     )
+
+
+def highest(values: np.ndarray, sources: np.ndarray, count: int) -> np.ndarray:
+    """i64[count]: the images of the highest finite ``values`` f32[N], of any sign, one per source
+    photograph, highest first."""
+    usable = np.flatnonzero(np.isfinite(values))
+    order = usable[np.argsort(-values[usable], kind="stable")]
+    return _first_of_each_source(order, sources)[:count]
 
 
 def histogram(scan: Scan, channel: int, bins: int) -> Histogram:

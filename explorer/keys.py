@@ -27,10 +27,14 @@ VERSIONS: dict[str, int] = {
     "alignment": 1,
     "search": 1,
     "figure": 1,
+    "directions": 1,
+    "ranking": 1,
+    "sweep": 1,
+    "evaluation": 1,
 }
 """Every kind of question; raise a number when the answers of that kind change."""
 
-BATCH = frozenset({"scan"})
+BATCH = frozenset({"scan", "sweep", "evaluation"})
 """Kinds that run behind interactive questions and outlive the tab that asked."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +12,12 @@ import torch
 
 from explorer import browse
 from explorer.arrays import ScanArrays
-from explorer.compute import attribution
+from explorer.compute import attribution, projections
 from explorer.compute.batching import in_batches
+from explorer.compute.clock import Clock
 from explorer.compute.crops import boxes_and_heat
 from explorer.compute.embedding import resolve
+from explorer.compute.recent import Recent
 from explorer.compute.scan import scan, to_input
 from explorer.compute.shelf import Shelf
 from explorer.embedders import identity as identity_of_embedder
@@ -24,8 +25,10 @@ from explorer.images.pictures import view
 from explorer.keys import Identity, Question, digest, key
 from explorer.lab import Report
 from explorer.networks.graph import Network
+from explorer.networks.slices import Slice
 from explorer.records import (
     Crops,
+    Directions,
     ImageSet,
     Layer,
     MissingRule,
@@ -42,7 +45,9 @@ from explorer.store import Store
 RELEVANCE_BATCH = 25
 HEAT_BATCH = 10
 EMBED_BATCH = 25
-VIEWS_KEPT = 512
+VIEWS_KEPT = 192 * 2**20
+MAPS_KEPT = 256 * 2**20
+"""Bytes of pictures, and of lower maps, that stay in memory for the next neuron."""
 
 T = TypeVar("T")
 
@@ -65,7 +70,9 @@ class DeviceLab:
         self._shelf = shelf
         self._store = store
         self._arrays = ScanArrays(cache / "scans" / identity.scans)
-        self._views: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._views: Recent[np.ndarray] = Recent(VIEWS_KEPT)
+        self._maps: Recent[tuple[torch.Tensor, ...]] = Recent(MAPS_KEPT)
+        self.clock = Clock()
 
     @property
     def model(self) -> Network:
@@ -81,7 +88,7 @@ class DeviceLab:
         missing = [self.network.layer(name) for name in layers if self._arrays.progress(name) < 1]
         if not missing:
             return 0
-        with self._arrays.writer(missing, len(self.images)) as writer:
+        with self.clock.stage("scan"), self._arrays.writer(missing, len(self.images)) as writer:
             start = writer.start
             scan(self.model, self.images, writer, report)
         return len(self.images) - start
@@ -98,7 +105,23 @@ class DeviceLab:
     def references(self, neuron: Neuron, query: ReferenceQuery, report: Report) -> References:
         """The images that stand for a neuron. Raises DeadNeuron where there are none."""
         browse.check_channel(neuron, self.network.layer(neuron.layer))
-        return browse.references(self.scan(neuron.layer, report), self.images, neuron, query)
+        scan = self.scan(neuron.layer, report)
+        if query.by != browse.SINGULAR:
+            return browse.references(scan, self.images, neuron, query)
+        direction = self.directions(neuron.layer, report).vectors[neuron.channel]
+        projected = projections.project(scan.mean, direction[None], report)[0]
+        return browse.references(scan, self.images, neuron, query, projected)
+
+    def directions(self, layer: str, report: Report) -> Directions:
+        """The singular directions of a layer's scan."""
+        means = self.scan(layer, report).mean
+        return self._stored(
+            "directions",
+            layer,
+            {},
+            Directions,
+            lambda: projections.directions(layer, means, report),
+        )
 
     def relevance(
         self, references: References, lower: Layer, rule: str, report: Report
@@ -112,13 +135,14 @@ class DeviceLab:
             channels = torch.full((RELEVANCE_BATCH,), neuron.channel, device=self.model.device)
 
             def part(index: np.ndarray) -> np.ndarray:
-                inputs = self.model.inputs(self._input(index), piece)
+                inputs = self._inputs(index, piece)
                 rows = torch.arange(len(index), device=self.model.device)
                 found = attribution.relevance(piece, inputs, channels[: len(index)], rows, rule)
                 return found.float().cpu().numpy()
 
-            parts = list(self._parts(part, references.index, RELEVANCE_BATCH, "Relevance", report))
-            return Rows(np.concatenate(parts), lower.name)
+            with self.clock.stage("relevance"):
+                parts = self._parts(part, references.index, RELEVANCE_BATCH, "Relevance", report)
+                return Rows(np.concatenate(list(parts)), lower.name)
 
         return self._stored("relevance", neuron.address, args, Rows, make).values
 
@@ -128,10 +152,13 @@ class DeviceLab:
 
     def crops(self, neuron: Neuron, query: ReferenceQuery, report: Report) -> Crops:
         """Where the neuron looks in its references: relevance of pixels from its strongest
-        position. Where a module has no rule, gradient x input is used, and ``rule`` says so."""
+        position. Where a module has no rule, gradient x input is used, and ``rule`` says so. A
+        singular direction is no neuron that could look anywhere: whole pictures, rule "none"."""
 
         def make() -> Crops:
             references = self.references(neuron, query, report)
+            if query.by == browse.SINGULAR:
+                return self._whole(references)
             try:
                 return self._crops(references, "lrp", report)
             except MissingRule:
@@ -150,17 +177,27 @@ class DeviceLab:
             heat = attribution.heat(piece, self._input(index), channels, places, rule)
             return heat.float().cpu().numpy()
 
-        parts = list(self._parts(part, references.index, HEAT_BATCH, "Heat maps", report))
+        with self.clock.stage("crops"):
+            parts = list(self._parts(part, references.index, HEAT_BATCH, "Heat maps", report))
         box, heat, degenerate = boxes_and_heat(np.concatenate(parts))
         return Crops(neuron, references.query, references.index, box, heat, degenerate, rule)
+
+    def _whole(self, references: References) -> Crops:
+        count = len(references.index)
+        box = self._whole_boxes(count)
+        heat = np.zeros((count, 1, 1), np.uint8)
+        about = references.neuron, references.query, references.index
+        return Crops(*about, box, heat, np.ones(count, bool), "none")
+
+    def _whole_boxes(self, count: int) -> np.ndarray:
+        size = self.network.preprocess.crop
+        return np.tile(np.array([0, 0, size, size], np.int32), (count, 1))
 
     def embed(
         self, embedder: str, index: np.ndarray, boxes: np.ndarray | None, report: Report
     ) -> np.ndarray:
         """f32[K,E], see Lab; ``boxes`` None embeds whole views."""
-        size = self.network.preprocess.crop
-        whole = np.tile(np.array([0, 0, size, size], np.int32), (len(index), 1))
-        boxes = whole if boxes is None else boxes
+        boxes = self._whole_boxes(len(index)) if boxes is None else boxes
         args = {
             "embedder": embedder,
             "weights": identity_of_embedder(embedder),
@@ -177,8 +214,9 @@ class DeviceLab:
 
         def make() -> Rows:
             places = np.arange(len(index))
-            parts = list(self._parts(part, places, EMBED_BATCH, "Embedding pictures", report))
-            return Rows(np.concatenate(parts), embedder)
+            with self.clock.stage("embedding"):
+                parts = self._parts(part, places, EMBED_BATCH, "Embedding pictures", report)
+                return Rows(np.concatenate(list(parts)), embedder)
 
         return self._stored("embedding", "", args, Rows, make).values
 
@@ -218,15 +256,27 @@ class DeviceLab:
             report(start / len(items), f"{what}: {start} of {len(items)}")
             yield from in_batches(function, items[start : start + size], size)
 
+    def _inputs(self, index: np.ndarray, piece: Slice) -> tuple[torch.Tensor, ...]:
+        """What a slice takes for these pictures; each runs up to the lower layer once."""
+        names = {int(image): (piece.lower, piece.upper, int(image)) for image in index}
+        held = {image: self._maps.get(name) for image, name in names.items()}
+        missing = [image for image, found in held.items() if found is None]
+        if missing:
+            made = self.model.inputs(self._input(np.array(missing)), piece)
+            for row, image in enumerate(missing):
+                own = tuple(each[row : row + 1].clone() for each in made)
+                self._maps.put(names[image], own, sum(each.nbytes for each in own))
+                held[image] = own
+        rows = [held[int(image)] or () for image in index]
+        return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
+
     def _input(self, index: np.ndarray) -> torch.Tensor:
         return to_input(np.stack([self.view(int(image)) for image in index]), self.model)
 
     def view(self, image: int) -> np.ndarray:
         """u8[S,S,3]: the picture as the network sees it."""
-        if image not in self._views:
-            path = self.images.paths[image]
-            self._views[image] = view(self.images.root, path, self.network.preprocess)
-        self._views.move_to_end(image)
-        while len(self._views) > VIEWS_KEPT:
-            self._views.popitem(last=False)
-        return self._views[image]
+        found = self._views.get(image)
+        if found is None:
+            found = view(self.images.root, self.images.paths[image], self.network.preprocess)
+            self._views.put(image, found, found.nbytes)
+        return found
