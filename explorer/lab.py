@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from explorer.records import (
+    Directions,
     ImageSet,
     Layer,
     NetworkInfo,
@@ -35,6 +36,9 @@ class Lab(Protocol):
 
     def references(self, neuron: Neuron, query: ReferenceQuery, report: Report) -> References:
         """The images that stand for a neuron. Raises DeadNeuron where there are none."""
+
+    def directions(self, layer: str, report: Report) -> Directions:
+        """The singular directions of a layer's spatial means over all scanned images."""
 
     def relevance(
         self, references: References, lower: Layer, attribution: str, report: Report

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from explorer.browse import check_query
+from explorer.browse import SINGULAR, check_query
 from explorer.keys import Identity, Question
 from explorer.methods.params import read_params
 from explorer.methods.registry import method_named
@@ -106,12 +106,16 @@ def figure(
 
 
 def _split_args(question: SplitQuestion) -> dict[str, Any]:
-    """Arguments with every parameter spelled out, so that defaults and words share a key."""
+    """Arguments with every parameter spelled out, so that defaults and words share a key, and the
+    references that the method divides when asked for those."""
     check_query(question.references)
+    if question.references.by == SINGULAR:
+        raise BadInput("Singular directions start concept vectors: set their parameter start.")
     method = method_named(question.method)
+    params = read_params(method.Params, question.params)
     return {
         "method": method.name,
         "version": method.version,
-        "params": asdict(read_params(method.Params, question.params)),
-        "references": asdict(question.references),
+        "params": asdict(params),
+        "references": asdict(method.query(question.references, params)),
     }

@@ -235,7 +235,7 @@ def test_the_paper_ranks_by_mean_and_cuts_at_fifteen() -> None:
     params = read_params(method.Params, {"mode": "paper"})
     split = method.split(lab, lab.references_, params, silent)
     assert split.provenance["cut"] == 15
-    assert split.references.query.by == "mean"
+    assert method.query(lab.references_.query, params).by == "mean"
 
 
 def test_a_cancelled_split_stops() -> None:

@@ -91,7 +91,7 @@ def figure(room: Room, question: Question, identity: Identity, report: Report) -
         about, identity, Alignment, lambda: alignment(room, about, identity, report)
     )
     found = _split(room, about, identity, report)
-    places = lab.crops(neuron, query, report)
+    places = lab.crops(neuron, found.references.query, report)
 
     def picture(number: int) -> np.ndarray:
         view = lab.view(int(places.index[number]))

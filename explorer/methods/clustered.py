@@ -11,7 +11,7 @@ from explorer.compute import clustering
 from explorer.lab import Lab
 from explorer.methods.method import Method
 from explorer.methods.params import option
-from explorer.records import BadInput, References, Split
+from explorer.records import NoCluster, References, Split
 
 LARGEST_K = 8
 
@@ -57,13 +57,13 @@ def cluster(
     the k that ``auto`` chooses.
     """
     if params.k > len(rows):
-        raise BadInput(
+        raise NoCluster(
             f"{params.k} virtual neurons need as many references, and there are {len(rows)}: "
             "choose a smaller k."
         )
     labels, centroids, scores, profile = _divide(rows, params.k, params.seed)
     if len(centroids) < params.k:
-        raise BadInput(
+        raise NoCluster(
             f"The {len(rows)} references have only {len(centroids)} distinct rows in {space}: "
             "choose a smaller k or another space."
         )

@@ -3,7 +3,8 @@
 The spatial means of all channels of the neuron's layer, one row per reference, are clustered
 (Ward) down to a chosen separation; k-means with as many groups refines the clusters, rows far
 from their centre and groups of few are dropped, and each remaining mean, over its length, is a
-concept vector. Any picture's response is its own row times that vector.
+concept vector. Any picture's response is its own row times that vector. Instead of a neuron, a
+singular direction of the layer can be the start: its references project on it most.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from explorer.lab import Lab, Report
 from explorer.methods.clustered import origin, seed_option
 from explorer.methods.method import Method
 from explorer.methods.params import option
-from explorer.records import BadInput, NoCluster, References, Split
+from explorer.records import Neuron, NoCluster, ReferenceQuery, References, Split
 
 PAPER_DISTANCE = 15.0
 """The paper's Ward distance, and the squared distance beyond which it drops an outlier."""
@@ -28,6 +29,13 @@ PAPER_DISTANCE = 15.0
 class Params:
     """Settings of concept vectors."""
 
+    start: str = option(
+        "neuron",
+        "Start",
+        "neuron: the pictures that make the channel fire; singular: those that project most on the "
+        "layer's singular direction with the channel's number, 0 being the strongest",
+        choices=("neuron", "singular"),
+    )
     mode: str = option(
         "scaled",
         "Thresholds",
@@ -73,15 +81,22 @@ def rows(
     return found - found.mean(axis=0) if params.centred else found, layer
 
 
+def query(asked: ReferenceQuery, params: Params) -> ReferenceQuery:
+    """The references that are divided: ranked by mean in the paper, by projection on a singular
+    direction where that is the start."""
+    if params.start == "singular":
+        return replace(asked, by="singular")
+    return replace(asked, by="mean") if params.mode == "paper" else asked
+
+
 def split(lab: Lab, references: References, params: Params, report: Report) -> Split:
     """Cluster, prune and normalise; ``centroid`` holds the unit vectors. References that belong
-    to no concept have a zero column. Raises NoCluster when no concept is left."""
-    if params.mode == "paper":
-        query = replace(references.query, by="mean")
-        references = lab.references(references.neuron, query, report)
+    to no concept have a zero column. ``provenance`` gains Ward's ``tree`` and the height of its
+    ``cut``, and the cosines of the vectors with each other (``between``) and with the ``axis``
+    they start from. Raises NoCluster when no concept is left."""
     values, space = rows(lab, references, params, report)
     if len(values) < max(2, params.smallest):
-        raise BadInput(
+        raise NoCluster(
             f"Concepts of {params.smallest} references need as many, and there are {len(values)}: "
             "choose a smaller concept or a neuron that fires more often."
         )
@@ -102,7 +117,13 @@ def split(lab: Lab, references: References, params: Params, report: Report) -> S
         space=space,
         map=clustering.principal_plane(values),
         scores=_scores(values, labels),
-        provenance={**origin(lab), **_geometry(vectors, references, tree, cut)},
+        provenance={
+            **origin(lab),
+            "tree": tree.tolist(),
+            "cut": cut,
+            "between": (vectors @ vectors.T).tolist(),
+            "axis": _along_axis(lab, references.neuron, vectors, params, report).tolist(),
+        },
     )
 
 
@@ -165,17 +186,13 @@ def _scores(rows: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return found
 
 
-def _geometry(
-    vectors: np.ndarray, references: References, tree: np.ndarray, cut: float
-) -> dict[str, Any]:
-    """``tree`` and ``cut`` for the dendrogram; cosines of the vectors with each other (``between``)
-    and with the neuron's own axis (``axis``)."""
-    return {
-        "tree": tree.tolist(),
-        "cut": cut,
-        "between": (vectors @ vectors.T).tolist(),
-        "axis": vectors[:, references.neuron.channel].tolist(),
-    }
+def _along_axis(
+    lab: Lab, neuron: Neuron, vectors: np.ndarray, params: Params, report: Report
+) -> np.ndarray:
+    """f32[V]: cosines of the vectors with the direction that the concepts start from."""
+    if params.start == "singular":
+        return vectors @ lab.directions(neuron.layer, report).vectors[neuron.channel]
+    return vectors[:, neuron.channel]
 
 
 METHOD = Method(
@@ -192,4 +209,5 @@ METHOD = Method(
     rows=rows,
     split=split,
     assign=assign,
+    query=query,
 )

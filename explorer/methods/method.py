@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 
 from explorer.lab import Lab, Report
-from explorer.records import References, Split
+from explorer.records import ReferenceQuery, References, Split
+
+
+def as_asked(query: ReferenceQuery, params: Any) -> ReferenceQuery:
+    """The references that were asked for."""
+    return query
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,9 @@ class Method:
     ``Params`` is a frozen dataclass of ``option`` fields. ``rows(lab, references, params,
     report)`` gives f32[K,D], one row per reference, and the space they lie in; ``split`` turns
     them into virtual neurons; ``assign(rows, split)`` says to which of them other rows belong
-    (labels i64[K]) and how undecided that is (f32[K], 0 certain to 1). Raise ``version`` whenever
-    any of them changes its numbers.
+    (labels i64[K]) and how undecided that is (f32[K], 0 certain to 1). ``query(query, params)``
+    says which references it divides when asked for some. Raise ``version`` whenever any of them
+    changes its numbers.
     """
 
     name: str
@@ -32,3 +38,4 @@ class Method:
     rows: Callable[[Lab, References, Any, Report], tuple[np.ndarray, str]]
     split: Callable[[Lab, References, Any, Report], Split]
     assign: Callable[[np.ndarray, Split], tuple[np.ndarray, np.ndarray]]
+    query: Callable[[ReferenceQuery, Any], ReferenceQuery] = as_asked

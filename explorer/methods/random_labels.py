@@ -11,7 +11,7 @@ from explorer.lab import Lab, Report
 from explorer.methods.clustered import LARGEST_K, nearest_centroid, origin, seed_option
 from explorer.methods.method import Method
 from explorer.methods.params import option
-from explorer.records import BadInput, References, Split
+from explorer.records import NoCluster, References, Split
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def rows(
     """f32[K,V]: one-hot labels drawn by lot for this neuron and seed."""
     count = len(references.index)
     if params.k > count:
-        raise BadInput(
+        raise NoCluster(
             f"{params.k} virtual neurons need as many references, and there are {count}: "
             "choose a smaller k."
         )
