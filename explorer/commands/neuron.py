@@ -143,12 +143,13 @@ def add_params(parser: argparse.ArgumentParser) -> None:
         given = get_type_hints(kind)[name]
         # The workspace has an option --embedder of its own; a method's is told apart.
         flag = "--method-embedder" if name == "embedder" else f"--{name.replace('_', '-')}"
+        how = {"action": argparse.BooleanOptionalAction} if given is bool else {"type": given}
         parser.add_argument(
             flag,
             dest=f"param_{name}",
-            type=given,
             default=None,
             help=f"{each.metadata['help']} (of {', '.join(methods)}; default: {each.default!r})",
+            **how,
         )
 
 
