@@ -37,10 +37,11 @@ def show(about: Subject) -> None:
             method, params = pickers.splitting(about.layer)
     question = about.question(method, params)
     split: Split | Status | None = None
-    crops = None
-    with main, section():
-        split = backend().split(question, asker())
+    if not neuron.dead(about, rows):
+        with main, section():
+            split = backend().split(question, asker())
     known = split if isinstance(split, Split) else None
+    references = None
     with upper, section():
         references = neuron.references(about, known)
     with head:
@@ -50,11 +51,12 @@ def show(about: Subject) -> None:
         figure.popover(question, about.view)
     with numbers:
         neuron.measures(about, rows, split)
-    with main, section():
-        if known is None:
-            if isinstance(split, Status):
-                waiting(split)
-        else:
+    if isinstance(split, Status):
+        with main:
+            waiting(split)
+    crops = None
+    if known is not None:
+        with main, section():
             crops = neuron.crops_of(about, about.top)
             virtual.virtual_neurons(about, known, crops)
             virtual.separation(about, known)

@@ -16,7 +16,7 @@ from tiny import LAYER, LOWER, draw_pictures, tiny_settings
 from explorer.backend import Asker, Backend
 from explorer.jobs import Jobs
 from explorer.methods.registry import METHODS
-from explorer.records import NetworkInfo
+from explorer.records import DeadNeuron, LayerTable, NetworkInfo
 from explorer.session import InlineQueue
 from explorer.settings import HOME
 from explorer.ui import session
@@ -191,6 +191,30 @@ def test_every_method_can_be_chosen(serve: Serve, answered: Backend, method: str
     assert not app.error
     assert address(app, "method") == method
     assert f"--method {method}" in "\n".join(each.value for each in app.code)
+
+
+def test_a_dead_neuron_is_said_to_be_dead_once(
+    serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(answered)
+    rows = answered.table("tiny", LAYER, Asker("test", "test"))
+    assert isinstance(rows, LayerTable)
+    alive = rows.alive.copy()
+    alive[3] = False
+    monkeypatch.setattr(answered, "table", lambda *_: replace(rows, alive=alive))
+
+    def none(*_: object) -> None:
+        raise DeadNeuron("Neuron layer4:3 fires on none of the pictures: choose another.")
+
+    monkeypatch.setattr(answered, "references", none)
+    app = visit(NEURON, **HERE)
+    assert not app.exception
+    assert not app.error
+    assert [each.value.replace("\\", "") for each in app.warning] == [
+        "Neuron layer4:3 fires on none of the pictures: choose another."
+    ]
+    assert "dead" in words(app)
+    assert not next(each for each in app.button if each.label == "Next").disabled
 
 
 def test_one_virtual_neuron_is_said_to_be_one(serve: Serve, answered: Backend) -> None:

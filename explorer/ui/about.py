@@ -47,8 +47,8 @@ FORMULAS = {
             r"\; \text{(convolution)}"
         ),
         (
-            "Epsilon for linear layers, plus for convolutions, flat for the first one; batch norm is "
-            "merged and sums share relevance in proportion."
+            "Epsilon for linear layers, plus for convolutions, flat for the first one; batch norm "
+            "is merged and sums share relevance in proportion."
         ),
     ),
     "Virtual neurons": (
@@ -67,8 +67,8 @@ FORMULAS = {
             r"\underset{v(x) = v(y)}{\mathrm{mean}} \lVert e_x - e_y \rVert"
         ),
         (
-            "Distances of the crops' embeddings. Each score comes with its value under random labels "
-            "of the same sizes, its spread and n."
+            "Distances of the crops' embeddings. Each score comes with its value under random "
+            "labels of the same sizes, its spread and n."
         ),
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from explorer.records import Crops, Status
+from explorer.records import Crops, ImageSet, Status
 from explorer.ui.session import asker, backend
 
 ASSETS = Path(__file__).parent / "assets"
-SIZES = {"small": 64, "medium": 76, "large": 150}
+SIZES = {"small": 64, "medium": 76, "large": 130}
 """Smallest width of a card in CSS pixels."""
 
 
@@ -81,6 +81,19 @@ def _item(card: Card) -> dict[str, Any]:
         item["fill"] = round(min(max(card.fill, 0.0), 1.0), 3)
     return item | {
         name: value for name, value in (("rank", card.rank), ("colour", card.colour)) if value
+    }
+
+
+def strips(
+    ws: str, images: ImageSet, lines: Mapping[int, Sequence[int]]
+) -> dict[int, list[tuple[str, str]]]:
+    """Small pictures for table cells: (source, label) for each image of each line, asked for all
+    at once; ids below zero are padding."""
+    wanted = sorted({int(image) for line in lines.values() for image in line if image >= 0})
+    found = dict(zip(wanted, sources(ws, wanted, size=64), strict=True))
+    return {
+        name: [(found[int(image)], images.label(int(image))) for image in line if image >= 0]
+        for name, line in lines.items()
     }
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from explorer.records import ImageSet, LayerTable, NetworkInfo, Status
 from explorer.ui import waiting
-from explorer.ui.gallery import sources
+from explorer.ui.gallery import strips
 from explorer.ui.places import look, open_layer, open_neuron
 from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.tables import Column, Row, table
@@ -112,25 +112,20 @@ def _first_scan(ws: str, images: ImageSet) -> None:
 def _starts(ws: str, rows: LayerTable, images: ImageSet) -> None:
     strong = rows.maximum >= np.quantile(rows.maximum[rows.alive], 0.6) if rows.alive.any() else []
     order = np.argsort(np.where(rows.alive & strong, rows.purity, np.inf), kind="stable")[:STARTS]
-    lines = []
-    for channel in order:
-        top = [int(image) for image in rows.top[channel][:8] if image >= 0]
-        pictures = [
-            (source, images.label(image))
-            for source, image in zip(sources(ws, top, size=64), top, strict=True)
-        ]
-        lines.append(
-            Row(
-                {
-                    "neuron": f"{channel}",
-                    "pictures": pictures,
-                    "max": f"{rows.maximum[channel]:.2f}",
-                    "density": f"{rows.density[channel]:.1%}",
-                },
-                id=str(channel),
-                title=f"Open neuron {rows.layer}:{channel}",
-            )
+    top = {int(channel): rows.top[channel][:8].tolist() for channel in order}
+    lines = [
+        Row(
+            {
+                "neuron": str(channel),
+                "pictures": pictures,
+                "max": f"{rows.maximum[channel]:.2f}",
+                "density": f"{rows.density[channel]:.1%}",
+            },
+            id=str(channel),
+            title=f"Open neuron {rows.layer}:{channel}",
         )
+        for channel, pictures in strips(ws, images, top).items()
+    ]
     columns = (
         Column("neuron", "Neuron"),
         Column("pictures", "Highest pictures", "pictures"),

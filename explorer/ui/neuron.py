@@ -47,6 +47,11 @@ def subject_of(here: Look, network: NetworkInfo) -> Subject | None:
     )
 
 
+def dead(about: Subject, rows: LayerTable | Status) -> bool:
+    """Whether the neuron is known to fire on no picture, so that nothing can be split."""
+    return isinstance(rows, LayerTable) and not rows.alive[about.neuron.channel]
+
+
 def heading(about: Subject, rows: LayerTable | Status) -> None:
     """The neuron's name and what it seems to be."""
     channel = about.neuron.channel

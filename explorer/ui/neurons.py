@@ -7,7 +7,7 @@ import streamlit as st
 
 from explorer.records import ImageSet, LayerTable, Search, Status
 from explorer.ui import address, pickers
-from explorer.ui.gallery import sources
+from explorer.ui.gallery import strips
 from explorer.ui.places import open_neuron
 from explorer.ui.session import asker, backend, plain
 from explorer.ui.tables import Column, Row, table
@@ -128,14 +128,12 @@ def listing(
     columns = [column for column in COLUMNS if column.id != "silhouette" or "silhouette" in values]
     if "match" in values:
         columns.insert(1, MATCH)
-    pictures = _pictures(ws, rows, images, here)
+    top = {int(channel): rows.top[channel][:PICTURES].tolist() for channel in here}
+    pictures = strips(ws, images, top)
     best = float(np.nanmax(values["match"])) if "match" in values else 1.0
     table(
         columns,
-        [
-            _row(rows, images, values, int(channel), shown, best)
-            for channel, shown in zip(here, pictures, strict=True)
-        ],
+        [_row(rows, images, values, channel, shown, best) for channel, shown in pictures.items()],
         key="neurons",
         name=f"Neurons of {rows.layer}",
         size=48,
@@ -151,19 +149,6 @@ def listing(
 def _sort(column: str, sorted_by: tuple[str, bool]) -> None:
     down = not sorted_by[1] if column == sorted_by[0] else True
     address.put(sort=column, order="down" if down else "up", page=None)
-
-
-def _pictures(
-    ws: str, rows: LayerTable, images: ImageSet, channels: np.ndarray
-) -> list[list[tuple[str, str]]]:
-    """The highest pictures of each channel, with their labels; asked for all at once."""
-    top = rows.top[channels][:, :PICTURES]
-    wanted = np.unique(top[top >= 0])
-    found = dict(zip(wanted.tolist(), sources(ws, wanted, size=64), strict=True))
-    return [
-        [(found[image], images.label(image)) for image in line if image >= 0]
-        for line in top.tolist()
-    ]
 
 
 def _row(

@@ -3,12 +3,14 @@ two of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import streamlit as st
 
 from explorer.records import Crops, LayerTable, Split, Status
 from explorer.ui import address, pickers, subject
-from explorer.ui.gallery import sources
+from explorer.ui.gallery import strips
 from explorer.ui.places import open_neuron
 from explorer.ui.plots import BADGES, letter, tone
 from explorer.ui.session import asker, backend, plain
@@ -16,6 +18,8 @@ from explorer.ui.subject import Subject
 from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
 
+Strips = dict[int, list[tuple[str, str]]]
+"""Small pictures of channels: (source, label) each."""
 FIRST = 9
 """Pictures of a virtual neuron before all are asked for."""
 CHANNELS = 5
@@ -32,12 +36,16 @@ def virtual_neurons(about: Subject, split: Split, crops: Crops | Status | None) 
         )
     lower = _lower(about, split)
     grid = st.grid(min(split.k, 2 if split.k in (2, 4) else 3), min_column_width=300)
+    pictures: Strips = {}
+    if isinstance(lower, LayerTable):
+        makers = {int(each) for virtual in range(split.k) for each in _largest(split, virtual)}
+        pictures = _pictures(about, lower, makers)
     everything = address.choice("all", "0", ["0", "1"]) == "1"
     for virtual in range(split.k):
         with grid.cell(), st.container(border=True):
             _card(about, split, virtual, crops, everything)
-            if isinstance(lower, LayerTable):
-                _makers(about, split, virtual, lower)
+            if pictures:
+                _makers(split, virtual, pictures)
     if isinstance(lower, Status):
         waiting(lower, brief=True)
 
@@ -106,32 +114,44 @@ def _lower(about: Subject, split: Split) -> LayerTable | Status | None:
     return backend().table(about.ws, split.space, asker())
 
 
-def _pictures(about: Subject, lower: LayerTable, channel: int) -> list[tuple[str, str]]:
-    top = [int(image) for image in lower.top[channel][:PICTURES] if image >= 0]
-    names = [about.images.label(image) for image in top]
-    return list(zip(sources(about.ws, top, size=64), names, strict=True))
+def _pictures(
+    about: Subject, lower: LayerTable, channels: Iterable[int]
+) -> dict[int, list[tuple[str, str]]]:
+    return strips(
+        about.ws,
+        about.images,
+        {int(channel): lower.top[channel][:PICTURES].tolist() for channel in channels},
+    )
 
 
-def _makers(about: Subject, split: Split, virtual: int, lower: LayerTable) -> None:
+def _percent(share: float) -> str:
+    return f"{share:.1%}".replace("-0.0%", "0.0%")
+
+
+def _largest(split: Split, virtual: int) -> np.ndarray:
+    """The channels with the largest shares in a virtual neuron."""
+    return np.argsort(-split.centroid[virtual], kind="stable")[:CHANNELS]
+
+
+def _makers(split: Split, virtual: int, pictures: Strips) -> None:
     """The lower channels that make a virtual neuron, by their share of relevance."""
     shares = split.centroid[virtual]
-    order = np.argsort(-shares, kind="stable")[:CHANNELS]
     most = max(float(np.abs(split.centroid).max()), 1e-9)
     rows = [
         Row(
             {
                 "channel": str(channel),
-                "pictures": _pictures(about, lower, int(channel)),
+                "pictures": pictures[int(channel)],
                 "share": {
                     "fill": max(float(shares[channel]), 0.0) / most,
-                    "text": f"{shares[channel]:.1%}",
+                    "text": _percent(shares[channel]),
                     "colour": tone(virtual),
                 },
             },
             id=str(channel),
             title=f"Open neuron {split.space}:{channel}",
         )
-        for channel in order
+        for channel in _largest(split, virtual)
     ]
     columns = (
         Column("channel", "Made by"),
@@ -166,7 +186,8 @@ def separation(about: Subject, split: Split) -> None:
         difference = split.centroid[first] - split.centroid[second]
         order = np.argsort(-np.abs(difference), kind="stable")[: 2 * CHANNELS]
         order = order[np.argsort(-difference[order], kind="stable")]
-        _differences(about, split, (first, second), difference, order, lower)
+        pictures = _pictures(about, lower, order)
+        _differences(split, (first, second), difference, order, pictures)
 
 
 def _pair(k: int) -> tuple[int, int]:
@@ -186,12 +207,11 @@ def _pair(k: int) -> tuple[int, int]:
 
 
 def _differences(
-    about: Subject,
     split: Split,
     pair: tuple[int, int],
     difference: np.ndarray,
     order: np.ndarray,
-    lower: LayerTable,
+    pictures: Strips,
 ) -> None:
     most = max(float(np.abs(difference[order]).max()), 1e-9)
     rows = []
@@ -201,15 +221,15 @@ def _differences(
             Row(
                 {
                     "channel": str(channel),
-                    "pictures": _pictures(about, lower, int(channel)),
+                    "pictures": pictures[int(channel)],
                     "for": f"more in {letter(more)}",
                     "difference": {
                         "fill": abs(float(difference[channel])) / most,
                         "text": f"{100 * difference[channel]:+.1f} points",
                         "colour": tone(more),
                     },
-                    "first": f"{split.centroid[pair[0]][channel]:.1%}",
-                    "second": f"{split.centroid[pair[1]][channel]:.1%}",
+                    "first": _percent(split.centroid[pair[0]][channel]),
+                    "second": _percent(split.centroid[pair[1]][channel]),
                 },
                 id=str(channel),
                 title=f"Open neuron {split.space}:{channel}",
