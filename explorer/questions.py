@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from explorer.browse import SINGULAR, check_query
+from explorer import embedders
+from explorer.browse import SINGULAR, check_channel, check_query
 from explorer.keys import Identity, Question
+from explorer.methods import variants
+from explorer.methods.clustered import LARGEST_K
 from explorer.methods.params import read_params
 from explorer.methods.registry import method_named
-from explorer.records import BadInput, Neuron, ReferenceQuery, Workspace
+from explorer.records import BadInput, Layer, Neuron, ReferenceQuery, Unavailable, Workspace
 
 LONGEST_TEXT = 200
+MOST_VIRTUAL = 1000
+MOST_RANKED = 1000
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,21 @@ class SplitQuestion:
     method: str = "pure"
     params: Mapping[str, Any] = field(default_factory=dict)
     references: ReferenceQuery = ReferenceQuery()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison of ``methods`` (texts of ``explorer.methods.variants``) at several ``ks`` on a
+    seeded sample of a layer's living ``neurons``, before ``judges`` (names of embedders; none: the
+    workspace's own)."""
+
+    layer: str
+    methods: tuple[str, ...] = ("pure", "activations", "embedding", "concept_vectors", "random")
+    neurons: int = 100
+    ks: tuple[int, ...] = (2, 3, 4, 5)
+    judges: tuple[str, ...] = ()
+    references: ReferenceQuery = ReferenceQuery()
+    seed: int = 0
 
 
 def nothing_but(content: str) -> Identity:
@@ -84,6 +104,57 @@ def alignment(
     return Question("alignment", workspace, question.neuron.address, args, title)
 
 
+def ranking(workspace: Workspace, question: SplitQuestion, virtual: int, count: int) -> Question:
+    """All scanned images along the direction of one virtual neuron."""
+    if not 0 <= virtual < MOST_VIRTUAL or not 1 <= count <= MOST_RANKED:
+        raise BadInput(f"Rank 1 to {MOST_RANKED} pictures for a virtual neuron, 0 being the first.")
+    args = {"split": _split_args(question), "virtual": virtual, "count": count}
+    title = f"Ranking pictures for {question.neuron.address}"
+    return Question("ranking", workspace, question.neuron.address, args, title)
+
+
+def sweep(
+    workspace: Workspace,
+    question: SplitQuestion,
+    layer: Layer,
+    channels: tuple[int, int] | None = None,
+) -> Question:
+    """The same split for every channel of the neuron's layer, or from one to another."""
+    first, last = channels or (0, layer.channels - 1)
+    for channel in (first, last):
+        check_channel(replace(question.neuron, channel=channel), layer)
+    if last < first:
+        raise BadInput(f"Channels run from the lower to the higher: write {last}-{first}.")
+    args = {"split": _split_args(question), "channels": [first, last]}
+    method = method_named(question.method).title
+    title = f"Splitting {last - first + 1} neurons of {layer.name} by {method}"
+    return Question("sweep", workspace, layer.name, args, title)
+
+
+def evaluation(workspace: Workspace, study: Study) -> Question:
+    """Methods compared on a sample of neurons, before the judges that the study names."""
+    ks = sorted(set(study.ks))
+    if not ks or ks[0] < 2 or ks[-1] > LARGEST_K:
+        raise BadInput(f"Compare methods at k from 2 to {LARGEST_K}.")
+    if study.neurons < 1 or study.seed < 0:
+        raise BadInput("Compare methods on one neuron or more, with a seed from 0 on.")
+    methods = dict(_studied(workspace, study, each, ks) for each in study.methods)
+    if not methods:
+        raise BadInput("Name at least one method to evaluate.")
+    args = {
+        "methods": [{"name": name, "splits": splits} for name, splits in methods.items()],
+        "neurons": study.neurons,
+        "ks": ks,
+        "judges": [
+            {"name": name, "weights": _weights(name)} for name in dict.fromkeys(study.judges)
+        ],
+        "references": asdict(study.references),
+        "seed": study.seed,
+    }
+    title = f"Comparing {len(methods)} methods on {study.neurons} neurons of {study.layer}"
+    return Question("evaluation", workspace, study.layer, args, title)
+
+
 def search(workspace: Workspace, layer: str, text: str, embedder: str, weights: str) -> Question:
     """Rank a layer by words; ``embedder`` and ``weights`` as in ``alignment``."""
     words = " ".join(text.split())
@@ -113,9 +184,37 @@ def _split_args(question: SplitQuestion) -> dict[str, Any]:
         raise BadInput("Singular directions start concept vectors: set their parameter start.")
     method = method_named(question.method)
     params = read_params(method.Params, question.params)
+    if getattr(params, "embedder", ""):
+        embedders.parse(params.embedder)
     return {
         "method": method.name,
         "version": method.version,
         "params": asdict(params),
         "references": asdict(method.query(question.references, params)),
     }
+
+
+def _weights(judge: str) -> str:
+    """What identifies an embedder's weights, "" where they cannot be had: then the comparison goes
+    on without it. BadInput for a wrong name."""
+    try:
+        return embedders.identity(judge)
+    except Unavailable:
+        return ""
+
+
+def _studied(
+    workspace: Workspace, study: Study, text: str, ks: Sequence[int]
+) -> tuple[str, list[dict[str, Any]]]:
+    """A method's canonical text, and the arguments of its split for each k; of its only split where
+    it finds k itself."""
+    method, params = variants.parse(text)
+    if "k" in params:
+        raise BadInput(f"Every k asked for is compared: leave k out of '{text[:60]}'.")
+    each_k = [{"k": k} for k in ks] if variants.takes_k(method) else [{}]
+    neuron = Neuron(workspace.name, study.layer, 0)
+    splits = [
+        _split_args(SplitQuestion(neuron, method.name, {**params, **k}, study.references))
+        for k in each_k
+    ]
+    return variants.text(method.name, params), splits

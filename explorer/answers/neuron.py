@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from explorer import figures, questions
+from explorer import browse, figures, questions
 from explorer.answers.room import Room, inner, neuron_of
-from explorer.compute import clustering
+from explorer.compute import clustering, projections
 from explorer.compute.embedding import resolve
 from explorer.figures import virtual_neurons
 from explorer.images.thumbnails import render
@@ -22,10 +22,12 @@ from explorer.questions import SplitQuestion
 from explorer.records import (
     Alignment,
     Assignment,
+    BadInput,
     Crops,
     FigureFile,
     Neuron,
     Projection,
+    Ranking,
     Split,
 )
 from explorer.scores.alignment import alignment as judge
@@ -64,6 +66,29 @@ def assignment(room: Room, question: Question, identity: Identity, report: Repor
     rows, _ = method.rows(lab, references, read_params(method.Params, found.params), report)
     label, ratio = method.assign(rows, found)
     return Assignment(references.index, np.where(references.value > 0, label, -1), ratio)
+
+
+def ranking(room: Room, question: Question, identity: Identity, report: Report) -> Ranking:
+    """All scanned images along the direction of one virtual neuron."""
+    found = _split(room, question, identity, report)
+    virtual, layer = question.args["virtual"], found.neuron.layer
+    if found.space != layer:
+        raise BadInput(
+            "Pictures are ranked along directions of the neuron's own layer, and "
+            f"{method_named(found.method).title} gives none: choose concept vectors or activation "
+            "k-means."
+        )
+    if virtual >= found.k:
+        raise BadInput(f"The split has virtual neurons 0 to {found.k - 1}, not {virtual}.")
+    lab = room.lab(question, identity)
+    scan = lab.scan(layer, report)
+    vector = found.centroid[virtual] / max(float(np.linalg.norm(found.centroid[virtual])), 1e-12)
+    projected = projections.project(scan.mean, vector[None], report)[0]
+    usable = projected[scan.valid]
+    best = browse.highest(
+        np.where(scan.valid, projected, -np.inf), lab.images.sources, question.args["count"]
+    )
+    return Ranking(best, projected[best], len(usable), float(usable.mean()), float(usable.std()))
 
 
 def alignment(room: Room, question: Question, identity: Identity, report: Report) -> Alignment:
@@ -124,6 +149,7 @@ KINDS = {
     "split": split,
     "projection": projection,
     "assignment": assignment,
+    "ranking": ranking,
     "alignment": alignment,
     "figure": figure,
 }

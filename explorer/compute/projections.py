@@ -40,9 +40,7 @@ def directions(layer: str, means: np.ndarray, report: Report) -> Directions:
     return Directions(layer, vectors.astype(np.float32), singular.astype(np.float32))
 
 
-def _blocks(
-    means: np.ndarray, what: str, report: Report
-) -> Iterator[tuple[slice, np.ndarray]]:
+def _blocks(means: np.ndarray, what: str, report: Report) -> Iterator[tuple[slice, np.ndarray]]:
     channels, count = means.shape
     size = max(1, BLOCK_BYTES // (4 * channels))
     for start in range(0, count, size):

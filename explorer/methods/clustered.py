@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def _divide(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float], dict[str, Any]]:
     """Labels i64[K], centroids f32[V,D], the scores at the k used (0: chosen automatically), and
     the profile of scores over every k that was tried."""
-    choice = clustering.choose_k(rows, seed, LARGEST_K)
+    choice = _choice(rows.tobytes(), rows.shape, rows.dtype.str, seed)
     labels, centroids, _ = clustering.kmeans(rows, k or choice.k, seed)
     tried = len(choice.silhouettes)
     profile = {
@@ -116,3 +117,9 @@ def _divide(
         "null_silhouette_sd": float(choice.shuffled_sd[at]),
     }
     return labels, centroids, scores, profile
+
+
+@lru_cache(maxsize=4)
+def _choice(data: bytes, shape: tuple[int, ...], dtype: str, seed: int) -> clustering.Choice:
+    """``choose_k``, remembered, because the same rows are asked for one k after another."""
+    return clustering.choose_k(np.frombuffer(data, dtype).reshape(shape), seed, LARGEST_K)

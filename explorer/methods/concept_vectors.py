@@ -10,7 +10,6 @@ singular direction of the layer can be the start: its references project on it m
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -191,8 +190,9 @@ def _along_axis(
 ) -> np.ndarray:
     """f32[V]: cosines of the vectors with the direction that the concepts start from."""
     if params.start == "singular":
-        return vectors @ lab.directions(neuron.layer, report).vectors[neuron.channel]
-    return vectors[:, neuron.channel]
+        direction = lab.directions(neuron.layer, report).vectors[neuron.channel]
+        return np.asarray(vectors @ direction)
+    return np.asarray(vectors[:, neuron.channel])
 
 
 METHOD = Method(

@@ -33,7 +33,7 @@ def alignment(
     kept = labels >= 0
     rng = np.random.default_rng(seed)
     apart = distances(np.asarray(embeddings)[kept])
-    intra, inter, gap = _separation(apart, labels[kept], rng)
+    intra, inter, gap = separation(apart, labels[kept], rng)
     return Alignment(
         embedder=info.used,
         title=info.title,
@@ -53,9 +53,11 @@ def standard_error(values: Sequence[float] | np.ndarray) -> float:
     return float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else float("nan")
 
 
-def _separation(
+def separation(
     apart: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[Score, Score, Score]:
+    """Intra, inter and gap of labels i64[K] (no outliers) in distances f64[K,K], each with the null
+    of random labels of the same sizes."""
     count = len(labels)
     drawn = np.stack([labels, *(rng.permutation(labels) for _ in range(PERMUTATIONS))])
     intra, inter = _within_and_between(apart, drawn)
