@@ -8,6 +8,7 @@ import streamlit as st
 
 from explorer.records import Split, Status
 from explorer.ui import figure, neuron, pickers, rail, virtual
+from explorer.ui.gallery import mark
 from explorer.ui.places import look
 from explorer.ui.session import asker, backend, section
 from explorer.ui.subject import Subject
@@ -70,6 +71,7 @@ def show(about: Subject) -> None:
                 rail.plane(about, known, question)
             with section():
                 rail.agreement(known, question)
+        mark(about.picture)
 
 
 page()

@@ -30,6 +30,7 @@ def component(name: str) -> Any:
 
 
 _gallery = component("gallery")
+_picked = component("picked")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,6 @@ def gallery(
     key: str,
     name: str,
     size: str = "medium",
-    selected: int | None = None,
     on_click: Callable[[int], None] | None = None,
 ) -> None:
     """Draw the cards; ``on_click`` gets the id of the one that was picked, before the rerun."""
@@ -67,10 +67,14 @@ def gallery(
         "items": [_item(card) for card in cards],
         "name": name,
         "size": SIZES[size],
-        "selected": None if selected is None else str(selected),
         "clickable": on_click is not None,
     }
     _gallery(key=key, data=data, on_clicked_change=clicked)
+
+
+def mark(image: int | None) -> None:
+    """Show in every gallery of the page that this picture is picked; None for none."""
+    _picked(key="picked-picture", data={"id": None if image is None else str(image)})
 
 
 def _item(card: Card) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def show(
                 colour="" if virtual is None else tone(virtual),
             )
         )
-    gallery(cards, key=key, name=name, selected=subject.picture, on_click=pick)
+    gallery(cards, key=key, name=name, on_click=pick)
 
 
 def owner_of(split: Split | None) -> dict[int, int]:

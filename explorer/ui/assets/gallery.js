@@ -1,4 +1,5 @@
 // Thumbnails in a grid: click or Enter picks one, arrows move. Text is set as text, never as HTML.
+// Which one is picked comes by an event (picked.js), so that picking sends no picture again.
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".gallery");
   const focused = root.getRootNode().activeElement?.dataset?.id;
@@ -15,7 +16,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (item.colour) card.style.setProperty("--mark", item.colour);
     if (data.clickable) {
       card.type = "button";
-      card.setAttribute("aria-pressed", item.id === data.selected);
       card.setAttribute("aria-label", item.title);
       card.tabIndex = number === 0 ? 0 : -1;
       card.onclick = () => setTriggerValue("clicked", item.id);
@@ -42,8 +42,17 @@ export default function ({ data, parentElement, setTriggerValue }) {
     return card;
   });
   root.style.setProperty("--size", `${data.size}px`);
+  root.setAttribute("role", "group");
   root.setAttribute("aria-label", data.name);
   root.replaceChildren(...cards);
+  const mark = () => {
+    if (!data.clickable) return;
+    for (const card of cards) card.setAttribute("aria-pressed", card.dataset.id === window.explorerPicked);
+  };
+  mark();
+  root.unlisten?.();
+  window.addEventListener("explorer-picked", mark);
+  root.unlisten = () => window.removeEventListener("explorer-picked", mark);
   const focus = (card) => {
     cards.forEach((each) => (each.tabIndex = each === card ? 0 : -1));
     card.focus();
@@ -61,4 +70,5 @@ export default function ({ data, parentElement, setTriggerValue }) {
     event.preventDefault();
     focus(next);
   };
+  return root.unlisten;
 }
