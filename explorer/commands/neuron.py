@@ -35,7 +35,7 @@ def split(args: argparse.Namespace) -> Found:
     question = SplitQuestion(
         Neuron.parse(session.ws, args.neuron),
         args.method,
-        _params(args),
+        given_params(args),
         ReferenceQuery(by=args.by, count=args.references),
     )
     answer = session.wait(lambda: ask.split(question, session.asker))
@@ -44,7 +44,26 @@ def split(args: argparse.Namespace) -> Found:
     if not args.no_scores:
         scores = session.wait(lambda: ask.alignment(question, session.asker))
         found |= {"embedder": scores.title, "notice": scores.notice, "scores": _scores(scores)}
+    if args.rank:
+        found["ranking"] = [
+            _ranked(session, question, virtual, args.rank, images) for virtual in range(answer.k)
+        ]
     return found
+
+
+def _ranked(
+    session: Session, question: SplitQuestion, virtual: int, count: int, images: ImageSet
+) -> dict[str, Any]:
+    """All pictures along a virtual neuron's direction, the highest first."""
+    ask = session.backend
+    found = session.wait(lambda: ask.ranking(question, virtual, count, session.asker))
+    return {
+        "virtual": virtual,
+        "mean": found.mean,
+        "sd": found.sd,
+        "paths": [images.paths[int(image)] for image in found.index],
+        "values": found.value,
+    }
 
 
 def figure(args: argparse.Namespace) -> Found:
@@ -73,7 +92,7 @@ def _read(path: Path) -> str:
         raise BadInput(f"{path} cannot be read as a recipe: give a JSON text file.") from error
 
 
-def _params(args: argparse.Namespace) -> dict[str, Any]:
+def given_params(args: argparse.Namespace) -> dict[str, Any]:
     """The parameters given on the command line, for the method that was chosen."""
     given = {
         name.removeprefix("param_"): value
@@ -128,6 +147,9 @@ def _split_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--references", type=int, default=100, help="pictures (default: 100)")
     parser.add_argument("--by", default="max", choices=("max", "mean"), help="default: max")
     parser.add_argument("--no-scores", action="store_true", help="skip the embedder")
+    parser.add_argument(
+        "--rank", type=int, default=0, metavar="N", help="also the N pictures highest along each"
+    )
     add_params(parser)
 
 

@@ -1,0 +1,138 @@
+"""Commands about many neurons of a layer: sweep, evaluate."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from explorer.commands.command import Command, Found
+from explorer.commands.neuron import add_params, given_params
+from explorer.methods.registry import METHODS
+from explorer.questions import SplitQuestion, Study
+from explorer.records import BadInput, Evaluation, Neuron, ReferenceQuery, Sweep
+from explorer.session import Session
+
+DEFAULT = Study("")
+
+
+def sweep(args: argparse.Namespace) -> Found:
+    session = Session(args)
+    question = SplitQuestion(
+        Neuron(session.ws, args.layer, 0),
+        args.method,
+        given_params(args),
+        ReferenceQuery(by=args.by, count=args.references),
+    )
+    channels = _channels(args.channels)
+    ask = session.backend
+    return _swept(session.wait(lambda: ask.sweep(question, session.asker, channels)))
+
+
+def evaluate(args: argparse.Namespace) -> Found:
+    session = Session(args)
+    study = Study(
+        layer=args.layer,
+        methods=tuple(args.methods),
+        neurons=args.neurons,
+        ks=tuple(args.ks),
+        judges=tuple(args.judges),
+        references=ReferenceQuery(by=args.by, count=args.references),
+        seed=args.seed,
+    )
+    ask = session.backend
+    found = session.wait(lambda: ask.evaluation(session.ws, study, session.asker))
+    return _evaluated(found, args.per_neuron)
+
+
+def _channels(text: str) -> tuple[int, int] | None:
+    """``A-B``, or ``A`` for one channel; all where empty."""
+    if not text:
+        return None
+    parts = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text, re.ASCII)
+    if parts is None:
+        raise BadInput(f"'{text}' is no range of channels: write A-B, such as 0-63.")
+    return int(parts[1]), int(parts[2] or parts[1])
+
+
+def _swept(found: Sweep) -> dict[str, Any]:
+    alive = found.k[found.k >= 0]
+    values, counts = np.unique(alive, return_counts=True)
+    return {
+        "layer": found.layer,
+        "method": found.method,
+        "version": found.version,
+        "params": found.params,
+        "references": asdict(found.references),
+        "channels": found.channels,
+        "k": found.k,
+        "silhouette": found.silhouette,
+        "stability": found.stability,
+        "dead": int((found.k < 0).sum()),
+        "histogram": {str(k): int(n) for k, n in zip(values, counts, strict=True)},
+        "mean_k": float(alive.mean()) if alive.size else None,
+        "two_or_more": float((alive >= 2).mean()) if alive.size else None,
+        "seconds": found.seconds,
+    }
+
+
+def _evaluated(found: Evaluation, per_neuron: bool) -> dict[str, Any]:
+    rows = [asdict(row) | ({} if row.own else {"k": int(row.k)}) for row in found.rows]
+    if per_neuron:
+        for at, row in enumerate(rows):
+            row |= {name: getattr(found, name)[at] for name in ("intra", "inter", "parts")}
+    return {
+        "layer": found.layer,
+        "neurons": len(found.channels),
+        "channels": found.channels,
+        "references": asdict(found.references),
+        "seed": found.seed,
+        "rows": rows,
+        "differences": [asdict(each) for each in found.differences],
+        "judges": [asdict(judge) for judge in found.judges],
+        "correlated": found.correlated,
+        "missing": [{"name": name, "reason": why} for name, why in found.missing],
+        "notice": found.notice,
+        "seconds": found.seconds,
+    }
+
+
+def _sweep_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("layer")
+    parser.add_argument("--method", default="pure", help=f"one of {', '.join(METHODS)}")
+    parser.add_argument("--channels", default="", metavar="A-B", help="default: all")
+    _reference_options(parser)
+    add_params(parser)
+
+
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("layer")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=DEFAULT.methods,
+        metavar="M",
+        help=f"NAME or NAME:PARAMETER=VALUE,... of {', '.join(METHODS)} (default: all)",
+    )
+    parser.add_argument("--neurons", type=int, default=100, help="living neurons (default: 100)")
+    parser.add_argument("--ks", type=int, nargs="+", default=DEFAULT.ks, help="default: 2 3 4 5")
+    parser.add_argument(
+        "--judges", nargs="+", default=(), metavar="SPEC", help="embedders (default: --embedder)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    parser.add_argument("--per-neuron", action="store_true", help="also the values of each neuron")
+    _reference_options(parser)
+
+
+def _reference_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--references", type=int, default=100, help="pictures (default: 100)")
+    parser.add_argument("--by", default="max", choices=("max", "mean"), help="default: max")
+
+
+COMMANDS = (
+    Command("sweep", "split many neurons of a layer; resumable", sweep, _sweep_options),
+    Command("evaluate", "compare methods on a sample of neurons", evaluate, _evaluate_options),
+)
