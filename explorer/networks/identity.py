@@ -29,7 +29,7 @@ def library(network: str) -> tuple[str, str]:
 
 def is_checkpoint(weights: str) -> bool:
     """Whether ``weights`` is a path of a checkpoint."""
-    return weights.endswith(SUFFIXES) and not weights.startswith("package:")
+    return weights.endswith(SUFFIXES) and not weights.startswith(("package:", "edits:"))
 
 
 def checkpoint(weights: str) -> Path:
@@ -64,6 +64,26 @@ def _packaged(name: str) -> Path:
     return files[0]
 
 
+def is_edits(weights: str) -> bool:
+    """Whether ``weights`` asks for an edited network, ``edits:FILE``."""
+    return weights.startswith("edits:")
+
+
+def edits_file(weights: str) -> Path:
+    """The JSON file that ``edits:FILE`` names; BadInput when there is none."""
+    name = weights.removeprefix("edits:")
+    path = Path(name).expanduser()
+    try:
+        if name.endswith(".json") and path.is_file():
+            return path.resolve()
+    except (OSError, ValueError):  # a name that no file can have
+        pass
+    raise BadInput(
+        f"There is no list of edits '{name[:200]}': write edits:FILE with the JSON file that "
+        "surgery made."
+    )
+
+
 def seed(weights: str) -> int:
     """The seed of ``random`` or ``random:SEED``; BadInput when it is no number."""
     text = weights.removeprefix("random").removeprefix(":") or "0"
@@ -80,13 +100,16 @@ def is_random(weights: str) -> bool:
 def identity(network: str, weights: str) -> str:
     """What a network with its weights is by content: equal text, equal network.
 
-    Checkpoints count by their contents, packages and the libraries' own weights by version,
-    random weights by seed. Raises BadInput or Unavailable as ``library`` and ``checkpoint`` do.
+    Checkpoints and lists of edits (which hold the hash of their weights) count by their contents,
+    packages and the libraries' own weights by version, random weights by seed. Raises BadInput or
+    Unavailable as ``library``, ``checkpoint`` and ``edits_file`` do.
     """
     source, _ = library(network)
     made_by = f"{source}=={importlib.metadata.version(source)}"
     if is_random(weights):
         kept = f"random:{seed(weights)}, torch=={importlib.metadata.version('torch')}"
+    elif is_edits(weights):
+        kept = contents(edits_file(weights))
     elif is_checkpoint(weights) or weights.startswith("package:"):
         kept = contents(checkpoint(weights))
     else:

@@ -13,6 +13,7 @@ from explorer.networks.axes import channel_axes
 from explorer.records import Layer
 
 OUTPUTS = (m.Add, m.Concatenate, m.Scale, m.Shift, nn.Conv2d, nn.Linear, nn.LayerNorm)
+DIVISIBLE = (nn.Conv2d, nn.Linear)
 OUTPUT_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 SELECTING = (m.Concatenate, nn.MaxPool2d)
 TRUNK = 3
@@ -35,8 +36,8 @@ class Found:
 def find_layers(network: fx.GraphModule) -> dict[str, Found]:
     """The browsable layers of a canonical network by name, in order of execution.
 
-    They are the outputs of activation functions, the outputs of blocks and stages, and the
-    logits. A layer is named by the shortest path of a module whose last value it is.
+    They are the outputs of activation functions, the outputs of blocks and stages, the divided
+    channels of edited layers, and the logits. A layer is named by the shortest path of a module whose last value it is.
     """
     graph = _Graph(network)
     found = [graph.found(node) for node in graph.order if graph.browsable(node)]
@@ -194,7 +195,13 @@ class _Graph:
             return True
         if not isinstance(module, (*OUTPUTS, *OUTPUT_NORMS)):
             return False
-        return self._ends_block(node) and not self._passing(node)
+        return self._divided(node) or (self._ends_block(node) and not self._passing(node))
+
+    def _divided(self, node: fx.Node) -> bool:
+        """Whether a value holds the divided channels of an edited layer, before their merge."""
+        path = node.meta.get("path", "")
+        users = [self.module(user) for user in node.users]
+        return path.endswith(".split") and all(isinstance(u, DIVISIBLE) for u in users)
 
     def _ends_block(self, node: fx.Node) -> bool:
         return any(self.weighted.get(path, 0) > 1 for path in self.names(node))

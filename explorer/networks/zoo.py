@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import timm
@@ -19,7 +20,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import nn
 from torchvision.models import get_model_weights
 
-from explorer.networks import identity
+from explorer.networks import edit_list, identity, surgery
 from explorer.networks.hub import fetching
 from explorer.networks.weights import digest, fill, head, read, renamed
 from explorer.records import BadInput, Preprocess
@@ -50,7 +51,7 @@ def load(network: str, weights: str = "default") -> Loaded:
     """Load ``timm:NAME`` or ``torchvision:NAME``.
 
     ``weights`` is ``default`` (the library's download), a torchvision enum name, a path of a
-    checkpoint, ``package:NAME``, ``random`` or ``random:SEED``. Raises BadInput for unknown
+    checkpoint, ``package:NAME``, ``random`` or ``random:SEED``, or ``edits:FILE``. Raises BadInput for unknown
     names and weights that do not fit, Unavailable when a download or package cannot be had.
     """
     library, name = identity.library(network)
@@ -69,7 +70,7 @@ def load(network: str, weights: str = "default") -> Loaded:
         preprocess=preprocess,
         classes=imagenet_classes() if outputs == 1000 else (),
         digest=digest(model),
-        notice=UNTRAINED if identity.is_random(weights) else "",
+        notice=UNTRAINED if identity.is_random(_trained_by(weights)) else "",
     )
 
 
@@ -155,8 +156,15 @@ def _torchvision(name: str, asked: str) -> tuple[nn.Module, Preprocess]:
 
 def _own(asked: str) -> bool:
     """Whether weights are not the library's to find."""
-    kinds = (identity.is_random(asked), identity.is_checkpoint(asked))
-    return any(kinds) or asked.startswith("package:")
+    kinds = (identity.is_random, identity.is_checkpoint, identity.is_edits)
+    return any(kind(asked) for kind in kinds) or asked.startswith("package:")
+
+
+def _trained_by(asked: str) -> str:
+    """The weights that an edited network was made from; other weights as they are."""
+    if not identity.is_edits(asked):
+        return asked
+    return edit_list.read(identity.edits_file(asked)).weights
 
 
 def _filled(network: str, asked: str, make: Make) -> nn.Module:
@@ -168,6 +176,8 @@ def _filled(network: str, asked: str, make: Make) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(identity.seed(asked))
             return make(None, None)
+    if identity.is_edits(asked):
+        return _edited(network, identity.edits_file(asked), make)
     path = identity.checkpoint(asked)
     state = read(path)
     model = make(None, None)
@@ -176,6 +186,24 @@ def _filled(network: str, asked: str, make: Make) -> nn.Module:
     if matrix in state and state[matrix].shape[:1] not in ((outputs,), ()):
         model = make(None, state[matrix].shape[0])
     fill(model, state, path.name)
+    return model
+
+
+def _edited(network: str, path: Path, make: Make) -> nn.Module:
+    """The network that a list of edits and the weights beside it hold."""
+    listed = edit_list.read(path)
+    if listed.network != network:
+        raise BadInput(
+            f"'{path.name}' holds edits of {listed.network[:80]}, not of {network}: name the "
+            "network that was edited."
+        )
+    file = edit_list.weights_of(path, listed)
+    model = make(None, None)
+    if head(model)[1] != listed.outputs:
+        model = make(None, listed.outputs)
+    model = surgery.skeleton(model, listed)
+    fill(model, read(file), file.name)
+    surgery.check_base(model, listed, path.name)
     return model
 
 
