@@ -12,12 +12,15 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures
 
+from explorer.jobs import Jobs
 from explorer.settings import HOME
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -37,9 +40,34 @@ pytestmark = [
 ]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running server and the folder of its cache."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    cache: Path
+
+    @contextmanager
+    def worker_asleep(self) -> Iterator[None]:
+        """Nothing is computed in here: what is asked waits in the queue."""
+        children = Path(f"/proc/{self.process.pid}").glob("task/*/children")
+        (worker,) = {int(child) for each in children for child in each.read_text().split()}
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a fresh server over an empty cache, with its worker."""
+def site(server: Server) -> str:
+    return server.url
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A fresh server over an empty cache, with its worker."""
     folder = tmp_path_factory.mktemp("site")
     pictures = draw_pictures(folder / "pictures", each=12)
     config = folder / "explorer.toml"
@@ -53,7 +81,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "explorer", "serve", "--port", str(port)],
             cwd=HOME,
             env=kept | own,
@@ -61,11 +89,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=log,
         )
     try:
-        _await(f"http://127.0.0.1:{port}/_stcore/health", server, folder / "server.log")
-        yield f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
+        _await(f"{url}/_stcore/health", process, folder / "server.log")
+        yield Server(url, process, folder / "cache")
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
 
 
 def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -224,6 +253,28 @@ def test_a_lasso_on_the_map_filters_the_galleries(tab: Any, site: str) -> None:
     again.click()
     expect(again).to_have_count(0)
     expect(said).to_have_text(every)
+
+
+def test_two_browsers_share_one_computation_and_either_may_leave(
+    tab: Any, browser: Any, server: Server
+) -> None:
+    tab.goto(neuron(server.url, 3, k="2"))
+    complete(tab, 2)
+    other = browser.new_context(viewport={"width": 1200, "height": 900}).new_page()
+    with server.worker_asleep():
+        for page in (tab, other):
+            page.goto(neuron(server.url, 9, k="2"))
+            expect(page.get_by_text("Splitting layer4:9")).to_be_visible(timeout=PATIENCE)
+        jobs = Jobs(server.cache).active()
+        assert len([job for job in jobs if job.title.startswith("Splitting")]) == 1
+        panel = other.get_by_test_id("stVerticalBlock").filter(has_text="Splitting layer4:9").last
+        panel.get_by_role("button", name="Cancel").click()
+        expect(other.get_by_text("cancelled")).to_be_visible(timeout=PATIENCE)
+        expect(other.get_by_label("References", exact=True)).to_be_visible()
+    complete(tab, 2)
+    other.reload()
+    complete(other, 2)
+    other.context.close()
 
 
 def test_markup_in_a_link_stays_text(tab: Any, site: str) -> None:
