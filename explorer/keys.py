@@ -31,10 +31,17 @@ VERSIONS: dict[str, int] = {
     "ranking": 1,
     "sweep": 1,
     "evaluation": 1,
+    "concepts": 1,
+    "explanation": 1,
+    "explanations": 1,
+    "ranges": 1,
+    "split_test": 1,
 }
 """Every kind of question; raise a number when the answers of that kind change."""
 
-BATCH = frozenset({"scan", "sweep", "evaluation"})
+BATCH = frozenset(
+    {"scan", "sweep", "evaluation", "concepts", "explanations", "ranges", "split_test"}
+)
 """Kinds that run behind interactive questions and outlive the tab that asked."""
 
 

@@ -1,0 +1,109 @@
+"""Labels as concepts: the classes of an image set and the larger kinds that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from explorer.concepts import wordnet
+from explorer.records import BadInput, ImageSet
+
+
+@dataclass(frozen=True)
+class Labels:
+    """``names`` of M concepts, ``member`` bool[N,M] whether a picture is one, ``classes`` i64[M]
+    how many classes each covers, ``source`` of the larger kinds (wordnet, folders or none)."""
+
+    names: tuple[str, ...]
+    member: np.ndarray
+    classes: np.ndarray
+    source: str
+
+
+def source_of(images: ImageSet, data: Path) -> str:
+    """Where the larger kinds of this set come from: wordnet, folders or none."""
+    if _wnids(images) and wordnet.find(data):
+        return "wordnet"
+    return "folders" if any(len(PurePosixPath(path).parents) > 2 for path in images.paths) else ""
+
+
+def label_concepts(images: ImageSet, data: Path, source: str) -> Labels:
+    """Classes, then larger kinds that cover more than one class but not all; of kinds that cover
+    the same classes only the nearest stays. Raises BadInput where no picture has a label."""
+    classes = len(images.label_names)
+    if classes < 2 or (images.labels >= 0).sum() < 2:
+        raise BadInput(
+            "The pictures have no labels to explain with: put them in folders by class, or "
+            "explain with a list of concepts."
+        )
+    larger = _from_wordnet(images, data) if source == "wordnet" else {}
+    if source == "folders":
+        larger = _from_folders(images)
+    groups = _distinct(larger, classes)
+    member = np.zeros((len(images), classes + len(groups)), bool)
+    labelled = np.flatnonzero(images.labels >= 0)
+    member[labelled, images.labels[labelled]] = True
+    for at, (_, covered) in enumerate(groups, classes):
+        member[:, at] = np.isin(images.labels, covered)
+    names = _unique([*images.label_names, *(name for name, _ in groups)])
+    sizes = np.array([1] * classes + [len(covered) for _, covered in groups])
+    return Labels(names, member, sizes, source)
+
+
+def _wnids(images: ImageSet) -> dict[int, str]:
+    """The WordNet id of each label: a folder above its pictures that is named so. Empty unless
+    every label has one."""
+    found: dict[int, str] = {}
+    for path, label in zip(images.paths, images.labels.tolist(), strict=True):
+        if label >= 0 and label not in found:
+            named = [part for part in PurePosixPath(path).parts if wordnet.WNID.fullmatch(part)]
+            if not named:
+                return {}
+            found[label] = named[-1]
+    return found
+
+
+def _from_wordnet(images: ImageSet, data: Path) -> dict[str, list[int]]:
+    file = wordnet.find(data)
+    if file is None:
+        raise BadInput("WordNet was here when this was asked and is gone: ask again.")
+    covered: dict[str, list[int]] = {}
+    for label, wnid in sorted(_wnids(images).items()):
+        for kind in wordnet.kinds(file, wnid):
+            covered.setdefault(kind, []).append(label)
+    return {
+        f"{wordnet.name(file, kind)}\0{kind}": labels
+        for kind, labels in sorted(covered.items(), key=lambda item: (len(item[1]), item[0]))
+    }
+
+
+def _from_folders(images: ImageSet) -> dict[str, list[int]]:
+    """Folders above the classes."""
+    covered: dict[str, set[int]] = {}
+    for path, label in zip(images.paths, images.labels.tolist(), strict=True):
+        for parent in PurePosixPath(path).parents[:-1] if label >= 0 else ():
+            covered.setdefault(str(parent), set()).add(label)
+    deepest = sorted(covered, key=lambda folder: (-folder.count("/"), folder))
+    return {f"{PurePosixPath(each).name}\0{each}": sorted(covered[each]) for each in deepest}
+
+
+def _distinct(larger: Mapping[str, Sequence[int]], classes: int) -> list[tuple[str, list[int]]]:
+    """Kinds of more than one class but not all, one for each set of classes; the first stays."""
+    kept: dict[tuple[int, ...], str] = {}
+    for name, covered in larger.items():
+        if 1 < len(covered) < classes:
+            kept.setdefault(tuple(covered), name.partition("\0")[0])
+    return [(name, list(covered)) for covered, name in kept.items()]
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that repeat an earlier one are numbered."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(found)
