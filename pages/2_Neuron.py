@@ -44,7 +44,7 @@ def show(about: Subject) -> None:
     known = split if isinstance(split, Split) else None
     references = None
     with upper, section():
-        references = neuron.references(about, known)
+        references = neuron.references(about, known, question)
     with head:
         neuron.heading(about, rows)
         st.space("stretch")

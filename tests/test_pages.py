@@ -4,7 +4,7 @@ links that nobody should send."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from explorer.records import DeadNeuron, LayerTable, NetworkInfo
 from explorer.session import InlineQueue
 from explorer.settings import HOME
 from explorer.ui import session
+from explorer.ui.address import NAMES
 
 NEURONS, NEURON, ABOUT = "pages/1_Neurons.py", "pages/2_Neuron.py", "pages/9_About.py"
 HERE = {"ws": "tiny", "layer": LAYER, "neuron": "3", "lower": LOWER}
@@ -266,6 +267,11 @@ def test_a_link_with_unknown_names_is_harmless(serve: Serve, answered: Backend) 
     assert not app.exception
     assert not app.warning
     assert "__proto__" not in app.query_params
+
+
+def test_no_parameter_of_a_method_takes_a_name_of_the_address() -> None:
+    params = {each.name for method in METHODS.values() for each in fields(method.Params)}
+    assert not params & set(NAMES)
 
 
 def test_a_failed_question_says_why_and_can_be_asked_again(serve: Serve, answered: Backend) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from explorer.backend import SplitQuestion
 from explorer.records import (
     Crops,
     LayerTable,
@@ -19,7 +20,7 @@ from explorer.records import (
 )
 from explorer.ui import address, pickers, subject
 from explorer.ui.places import Look
-from explorer.ui.session import asker, backend, plain
+from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.subject import Subject
 from explorer.ui.waiting import waiting
 
@@ -157,7 +158,7 @@ def _split_measures(grid: Any, split: Split) -> None:
         grid.metric(f"{label}{beside}", "—" if np.isnan(value) else f"{value:.2f}", help=help)
 
 
-def references(about: Subject, split: Split | None) -> References | None:
+def references(about: Subject, split: Split | None, question: SplitQuestion) -> References | None:
     """The references with their controls; what they are, once they are known."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         span = pickers.segments("range", "Which", pickers.RANGES, "top", forget=("page",))
@@ -170,17 +171,31 @@ def references(about: Subject, split: Split | None) -> References | None:
         waiting(answer)
         return None
     crops = crops_of(about, query)
+    owners = _owners(split, question, query)
     positions = np.arange(len(answer.index))
     if about.chosen:
         positions = positions[np.isin(answer.index, list(about.chosen))]
     pages = -(-len(positions) // PAGE)
     page = min(address.integer("page", 1, 1, 10_000) or 1, max(pages, 1))
     shown = positions[(page - 1) * PAGE : page * PAGE]
-    subject.show(about, answer, shown, crops, key="references", name="References", split=split)
+    subject.show(about, answer, shown, crops, key="references", name="References", owners=owners)
     with st.container(horizontal=True, vertical_alignment="center"):
         pickers.page_number(pages)
         st.caption(f"{len(positions)} of {len(answer.index)} references", width="content")
     return answer
+
+
+def _owners(split: Split | None, question: SplitQuestion, query: ReferenceQuery) -> dict[int, int]:
+    """The virtual neuron of each picture: of the split, or the nearest for other pictures."""
+    owners = subject.owner_of(split)
+    if not owners or query == question.references:
+        return owners
+    with section():
+        answer = backend().assignment(question, query, asker())
+        if not isinstance(answer, Status):
+            return dict(zip(answer.index.tolist(), answer.label.tolist(), strict=True))
+        waiting(answer, brief=True)
+    return owners
 
 
 def crops_of(about: Subject, query: ReferenceQuery) -> Crops | Status | None:

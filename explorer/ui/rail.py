@@ -44,8 +44,9 @@ def distribution(about: Subject, references: References | None) -> None:
             key="histogram",
             alt="Histogram of the neuron's highest activation per picture, logarithmic counts",
         )
+        coloured = "; coloured: the references" if np.isfinite(low) else ""
         left_out = f" {answer.zero:,} pictures at zero are left out." if answer.zero else ""
-        st.caption(f"Logarithmic counts; coloured: the references.{left_out}")
+        st.caption(f"Logarithmic counts{coloured}.{left_out}")
 
 
 def picked(about: Subject, crops: Crops | Status | None, split: Split | None) -> None:
@@ -70,7 +71,7 @@ def picked(about: Subject, crops: Crops | Status | None, split: Split | None) ->
             cards.append(Card(1, heat, "Relevance for the neuron"))
         gallery(cards, key="picked", name="The picked picture", size="large")
         virtual = subject.owner_of(split).get(image)
-        whose = "" if virtual is None else f" · virtual neuron {plots.letter(virtual)}"
+        whose = "" if virtual is None else f" · {subject.belongs(virtual)}"
         st.caption(f"{plain(about.images.paths[image])}{whose}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,20 +79,20 @@ def show(
     *,
     key: str,
     name: str,
-    split: Split | None = None,
+    owners: Mapping[int, int],
 ) -> None:
-    """A gallery of the references at ``positions`` i64[n], marked by virtual neuron."""
+    """A gallery of the references at ``positions`` i64[n], marked by virtual neuron: ``owners``
+    tells it by image id (-1: none of them)."""
     index = references.index[positions]
     usable = crops if isinstance(crops, Crops) else None
     pictures = sources(subject.ws, index, subject.view, usable)
-    owners = owner_of(split)
     highest = float(references.value.max(initial=1e-9))
     cards = []
     for position, image, source in zip(positions, index.tolist(), pictures, strict=True):
         value = float(references.value[position])
         virtual = owners.get(image)
         label = subject.images.label(image)
-        whose = "" if virtual is None else f", virtual neuron {letter(virtual)}"
+        whose = "" if virtual is None else f", {belongs(virtual)}"
         cards.append(
             Card(
                 id=image,
@@ -106,6 +106,11 @@ def show(
             )
         )
     gallery(cards, key=key, name=name, on_click=pick)
+
+
+def belongs(virtual: int) -> str:
+    """To which virtual neuron something belongs, in words."""
+    return f"virtual neuron {letter(virtual)}" if virtual >= 0 else "no virtual neuron"
 
 
 def owner_of(split: Split | None) -> dict[int, int]:

@@ -76,7 +76,7 @@ def _card(
         crops,
         key=f"virtual-{virtual}",
         name=f"Pictures of virtual neuron {letter(virtual)}",
-        split=split,
+        owners=subject.owner_of(split),
     )
     if len(order) > FIRST:
         st.button(
