@@ -104,6 +104,17 @@ def alignment(
     return Question("alignment", workspace, question.neuron.address, args, title)
 
 
+def distances(
+    workspace: Workspace, question: SplitQuestion, embedder: str, weights: str
+) -> Question:
+    """Pairs of references, by the rows of a split and by ``embedder``, as in ``alignment``."""
+    return replace(
+        alignment(workspace, question, embedder, weights),
+        kind="distances",
+        title=f"Measuring pairs of pictures of {question.neuron.address}",
+    )
+
+
 def ranking(workspace: Workspace, question: SplitQuestion, virtual: int, count: int) -> Question:
     """All scanned images along the direction of one virtual neuron."""
     if not 0 <= virtual < MOST_VIRTUAL or not 1 <= count <= MOST_RANKED:

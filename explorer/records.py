@@ -340,6 +340,17 @@ class Alignment:
 
 
 @dataclass(frozen=True)
+class Distances:
+    """Pairs of a split's references (outliers left out): how far apart their rows are for the
+    ``method`` and for the ``judge``, f32[P] each, and whether they share a virtual neuron
+    (``same`` bool[P])."""
+
+    method: np.ndarray
+    judge: np.ndarray
+    same: np.ndarray
+
+
+@dataclass(frozen=True)
 class EmbedderInfo:
     """An embedder as found on this machine: ``requested`` by the workspace, ``used`` in fact,
     ``title`` to show, ``notice`` ("" or why a stand-in is used), ``texts``: it embeds text too."""

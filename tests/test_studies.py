@@ -92,7 +92,7 @@ def wait(ask: Callable[[], T | Status]) -> T:
 
 
 def evaluated(backend: Backend, study: Study) -> Evaluation:
-    return wait(lambda: backend.evaluation("tiny", study, ASKER))
+    return wait(lambda: backend.studies.evaluation("tiny", study, ASKER))
 
 
 def question(channel: int = 0, method: str = "pure", **params: Any) -> SplitQuestion:
@@ -104,7 +104,7 @@ def question(channel: int = 0, method: str = "pure", **params: Any) -> SplitQues
 
 
 def test_a_sweep_stores_what_a_page_asks_for(backend: Backend, queue: Queue) -> None:
-    found = wait(lambda: backend.sweep(question(), ASKER, (3, 6)))
+    found = wait(lambda: backend.studies.sweep(question(), ASKER, (3, 6)))
     assert found.channels.tolist() == [3, 4, 5, 6]
     assert found.params["lower"] == LOWER
     queue.kinds.clear()
@@ -116,7 +116,7 @@ def test_a_sweep_stores_what_a_page_asks_for(backend: Backend, queue: Queue) -> 
 
 
 def test_a_sweep_goes_on_where_it_was(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    wait(lambda: backend.sweep(question(), ASKER, (3, 5)))
+    wait(lambda: backend.studies.sweep(question(), ASKER, (3, 5)))
     made = []
     once = answers.neuron.split
 
@@ -125,7 +125,7 @@ def test_a_sweep_goes_on_where_it_was(backend: Backend, monkeypatch: pytest.Monk
         return once(*args)
 
     monkeypatch.setattr(answers.neuron, "split", split)
-    wait(lambda: backend.sweep(question(), ASKER, (4, 8)))
+    wait(lambda: backend.studies.sweep(question(), ASKER, (4, 8)))
     assert set(made) <= {f"{LAYER}:7", f"{LAYER}:8"}
 
 
@@ -141,7 +141,7 @@ def test_dead_neurons_and_neurons_without_groups_are_counted(
 
     monkeypatch.setattr(browse, "references", references)
     found = wait(
-        lambda: backend.sweep(
+        lambda: backend.studies.sweep(
             question(method="concept_vectors", separation=0.02, smallest=4), ASKER, (20, 22)
         )
     )
@@ -149,7 +149,9 @@ def test_dead_neurons_and_neurons_without_groups_are_counted(
     assert (found.k[1:] >= 0).all()
     assert np.isnan(found.silhouette[0])
     none = wait(
-        lambda: backend.sweep(question(method="concept_vectors", smallest=40), ASKER, (21, 22))
+        lambda: backend.studies.sweep(
+            question(method="concept_vectors", smallest=40), ASKER, (21, 22)
+        )
     )
     assert none.k.tolist() == [0, 0]
 
@@ -161,7 +163,7 @@ def test_ranges_that_are_none_are_refused(
     backend: Backend, channels: tuple[int, int], sentence: str
 ) -> None:
     with pytest.raises(BadInput, match=sentence):
-        wait(lambda: backend.sweep(question(), ASKER, channels))
+        wait(lambda: backend.studies.sweep(question(), ASKER, channels))
 
 
 # Comparisons.
@@ -346,7 +348,7 @@ def test_methods_are_written_in_one_way(text: str, again: str) -> None:
 def test_all_pictures_are_ranked_along_a_concept(backend: Backend) -> None:
     asked = question(3, "concept_vectors", separation=1.0)
     split = wait(lambda: backend.split(asked, ASKER))
-    found = wait(lambda: backend.ranking(asked, 0, 30, ASKER))
+    found = wait(lambda: backend.studies.ranking(asked, 0, 30, ASKER))
     images = wait(lambda: backend.images("tiny", ASKER))
     assert sorted(found.index) == list(range(len(images)))
     assert (np.diff(found.value) <= 0).all()
@@ -357,14 +359,14 @@ def test_all_pictures_are_ranked_along_a_concept(backend: Backend) -> None:
 
 
 def test_only_directions_of_the_layer_rank_pictures(backend: Backend) -> None:
-    found = wait(lambda: backend.ranking(question(3, "activations", k=2), 1, 5, ASKER))
+    found = wait(lambda: backend.studies.ranking(question(3, "activations", k=2), 1, 5, ASKER))
     assert len(found.index) == 5
     with pytest.raises(BadInput, match="choose concept vectors"):
-        wait(lambda: backend.ranking(question(3), 0, 5, ASKER))
+        wait(lambda: backend.studies.ranking(question(3), 0, 5, ASKER))
     with pytest.raises(BadInput, match="0 to 1, not 2"):
-        wait(lambda: backend.ranking(question(3, "activations", k=2), 2, 5, ASKER))
+        wait(lambda: backend.studies.ranking(question(3, "activations", k=2), 2, 5, ASKER))
     with pytest.raises(BadInput, match="1 to 1000 pictures"):
-        wait(lambda: backend.ranking(question(3), 0, 0, ASKER))
+        wait(lambda: backend.studies.ranking(question(3), 0, 0, ASKER))
 
 
 def test_concepts_start_from_singular_directions(backend: Backend) -> None:
@@ -505,7 +507,7 @@ def test_labels_are_the_same_when_everything_is_made_again(pictures: Path) -> No
         settings = tiny_settings(pictures.parent / name, pictures)
         fresh = Backend(settings, InlineQueue(settings))
         for each in asked:
-            wait(lambda now=fresh, each=each: now.sweep(each, ASKER, (3, 5)))
+            wait(lambda now=fresh, each=each: now.studies.sweep(each, ASKER, (3, 5)))
         splits.append(
             [wait(lambda now=fresh, each=each: now.split(each, ASKER)).labels for each in asked]
         )
@@ -515,5 +517,5 @@ def test_labels_are_the_same_when_everything_is_made_again(pictures: Path) -> No
 
 def test_every_method_can_be_swept(backend: Backend) -> None:
     for name in METHODS:
-        found = wait(lambda now=name: backend.sweep(question(method=now), ASKER, (3, 3)))
+        found = wait(lambda now=name: backend.studies.sweep(question(method=now), ASKER, (3, 3)))
         assert found.method == name

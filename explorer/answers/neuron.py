@@ -24,6 +24,7 @@ from explorer.records import (
     Assignment,
     BadInput,
     Crops,
+    Distances,
     FigureFile,
     Neuron,
     Projection,
@@ -91,6 +92,21 @@ def ranking(room: Room, question: Question, identity: Identity, report: Report) 
     return Ranking(best, projected[best], len(usable), float(usable.mean()), float(usable.std()))
 
 
+def distances(room: Room, question: Question, identity: Identity, report: Report) -> Distances:
+    """Pairs of references, by the rows of the split and by an embedder."""
+    lab = room.lab(question, identity)
+    found = _split(room, question, identity, report)
+    rows = _rows(room, question, identity, question.args["split"], report)
+    embedding, _ = lab.embed_references(found.references, question.args["embedder"], report)
+    kept = np.flatnonzero(found.labels >= 0)
+    one, two = np.triu_indices(len(kept), 1)
+    return Distances(
+        method=clustering.distances(rows[kept])[one, two].astype(np.float32),
+        judge=clustering.distances(embedding[kept])[one, two].astype(np.float32),
+        same=found.labels[kept][one] == found.labels[kept][two],
+    )
+
+
 def alignment(room: Room, question: Question, identity: Identity, report: Report) -> Alignment:
     """How well the split agrees with an embedder."""
     lab = room.lab(question, identity)
@@ -150,6 +166,7 @@ KINDS = {
     "projection": projection,
     "assignment": assignment,
     "ranking": ranking,
+    "distances": distances,
     "alignment": alignment,
     "figure": figure,
 }

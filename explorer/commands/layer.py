@@ -29,7 +29,7 @@ def sweep(args: argparse.Namespace) -> Found:
     )
     channels = _channels(args.channels)
     ask = session.backend
-    return _swept(session.wait(lambda: ask.sweep(question, session.asker, channels)))
+    return _swept(session.wait(lambda: ask.studies.sweep(question, session.asker, channels)))
 
 
 def evaluate(args: argparse.Namespace) -> Found:
@@ -44,7 +44,7 @@ def evaluate(args: argparse.Namespace) -> Found:
         seed=args.seed,
     )
     ask = session.backend
-    found = session.wait(lambda: ask.evaluation(session.ws, study, session.asker))
+    found = session.wait(lambda: ask.studies.evaluation(session.ws, study, session.asker))
     return _evaluated(found, args.per_neuron)
 
 

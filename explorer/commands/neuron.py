@@ -56,7 +56,7 @@ def _ranked(
 ) -> dict[str, Any]:
     """All pictures along a virtual neuron's direction, the highest first."""
     ask = session.backend
-    found = session.wait(lambda: ask.ranking(question, virtual, count, session.asker))
+    found = session.wait(lambda: ask.studies.ranking(question, virtual, count, session.asker))
     return {
         "virtual": virtual,
         "mean": found.mean,

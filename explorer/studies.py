@@ -1,0 +1,78 @@
+"""Questions about many neurons, and about all pictures: part of the Backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from explorer import embedders, questions
+from explorer.desk import Asker, Desk
+from explorer.keys import Question
+from explorer.questions import SplitQuestion, Study
+from explorer.records import (
+    Distances,
+    EmbedderInfo,
+    Evaluation,
+    Ranking,
+    Status,
+    Sweep,
+    Workspace,
+)
+
+Embedder = Callable[[str, Asker, str], EmbedderInfo | Status]
+
+
+class Studies:
+    """Answers as those of the Backend."""
+
+    def __init__(self, desk: Desk, embedder: Embedder) -> None:
+        self._desk = desk
+        self._embedder = embedder
+
+    def sweep(
+        self, question: SplitQuestion, asker: Asker, channels: tuple[int, int] | None = None
+    ) -> Sweep | Status:
+        """The same split of every neuron of the layer, or of channels ``first`` to ``last``."""
+        opened = self._desk.open_layer(question.neuron.workspace, question.neuron.layer, asker)
+        if isinstance(opened, Status):
+            return opened
+        asked = questions.sweep(opened.workspace, question, opened.layer, channels)
+        return self._desk.ask(asked, opened.identity, asker, Sweep)
+
+    def evaluation(self, ws: str, study: Study, asker: Asker) -> Evaluation | Status:
+        """Methods compared on a sample of a layer's neurons."""
+        opened = self._desk.open(ws, asker)
+        if isinstance(opened, Status):
+            return opened
+        opened.network.layer(study.layer)
+        if not study.judges:
+            info = self._embedder(ws, asker, "")
+            if isinstance(info, Status):
+                return info
+            study = replace(study, judges=(info.used,))
+        question = questions.evaluation(opened.workspace, study)
+        return self._desk.ask(question, opened.identity, asker, Evaluation)
+
+    def ranking(
+        self, question: SplitQuestion, virtual: int, count: int, asker: Asker
+    ) -> Ranking | Status:
+        """All scanned images along the direction of one virtual neuron."""
+
+        def build(workspace: Workspace) -> Question:
+            return questions.ranking(workspace, question, virtual, count)
+
+        return self._desk.ask_about(question.neuron, asker, build, Ranking)
+
+    def distances(
+        self, question: SplitQuestion, asker: Asker, embedder: str = ""
+    ) -> Distances | Status:
+        """Pairs of references, by the rows of a split and by an embedder."""
+        info = self._embedder(question.neuron.workspace, asker, embedder)
+        if isinstance(info, Status):
+            return info
+        weights = embedders.identity(info.used)
+
+        def build(workspace: Workspace) -> Question:
+            return questions.distances(workspace, question, info.used, weights)
+
+        return self._desk.ask_about(question.neuron, asker, build, Distances)
