@@ -135,7 +135,7 @@ def table(scan: Scan, images: ImageSet, top: int = 12) -> LayerTable:
         if maximum[channel] > 0:
             best = _top(values, images.sources, top)
             chosen[channel, : best.size] = best
-            label[channel], purity[channel] = _majority(images.labels[best])
+            label[channel], purity[channel] = majority(images.labels[best])
     return LayerTable(
         layer=scan.layer,
         maximum=maximum,
@@ -191,7 +191,8 @@ def _random(
     return np.asarray(chosen[np.argsort(-values[chosen], kind="stable")], dtype=np.int64)
 
 
-def _majority(labels: np.ndarray) -> tuple[int, float]:
+def majority(labels: np.ndarray) -> tuple[int, float]:
+    """The most frequent label (-1: none has one) and its share of all, labelled or not."""
     known = labels[labels >= 0]
     if not known.size:
         return -1, 0.0

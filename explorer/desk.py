@@ -77,6 +77,17 @@ class Desk:
         found = self.store.get(key(question, identity)) if look else None
         return found if isinstance(found, kind) else self.submit(question, identity, asker)
 
+    def known(
+        self, question: Question, identity: Identity, asker: Asker, kind: type[T]
+    ) -> T | Status | None:
+        """The stored answer, or the Status of a job filed before; None starts nothing."""
+        name = key(question, identity)
+        found = self.store.get(name)
+        if isinstance(found, kind):
+            return found
+        status = self.queue.status(name, asker.owner)
+        return None if status is None or status.state in ("done", "cancelled") else status
+
     def submit(self, question: Question, identity: Identity, asker: Asker) -> Status:
         """File the question's job, or find it filed."""
         if self.settings.read_only:

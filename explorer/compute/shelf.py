@@ -9,7 +9,9 @@ from typing import Any
 from explorer.compute.device import choose_device
 from explorer.compute.embedding import Embedder, open_embedder
 from explorer.networks.graph import Network
+from explorer.networks.original import Original
 from explorer.networks.zoo import load
+from explorer.records import Layer
 
 KEPT = 4
 
@@ -28,6 +30,15 @@ class Shelf:
             return Network.build(load(network, weights), self.device)
 
         found: Network = self._keep(("network", network, weights), make)
+        return found
+
+    def original(self, network: str, weights: str, layers: tuple[Layer, ...]) -> Original:
+        """The network before any edit, as its library makes it."""
+
+        def make() -> Original:
+            return Original(load(network, weights), layers, self.device)
+
+        found: Original = self._keep(("original", network, weights), make)
         return found
 
     def embedder(self, spec: str) -> Embedder:

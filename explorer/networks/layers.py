@@ -37,7 +37,8 @@ def find_layers(network: fx.GraphModule) -> dict[str, Found]:
     """The browsable layers of a canonical network by name, in order of execution.
 
     They are the outputs of activation functions, the outputs of blocks and stages, the divided
-    channels of edited layers, and the logits. A layer is named by the shortest path of a module whose last value it is.
+    channels of edited layers, and the logits. A layer is named by the shortest path of a module
+    whose last value it is.
     """
     graph = _Graph(network)
     found = [graph.found(node) for node in graph.order if graph.browsable(node)]

@@ -93,6 +93,14 @@ class Makers:
                 return None
         return None
 
+    def orientation(self, path: str, channel: int) -> int:
+        """-1 where the batch norm behind a layer turns the sign of a channel, else 1."""
+        node = next((n for n in self._nodes if n.op == "call_module" and n.target == path), None)
+        norm = self._module(next(iter(node.users))) if node is not None and node.users else None
+        if not isinstance(norm, NORMS) or channel >= norm.num_features:
+            return 1
+        return -1 if float(_scale(norm)[channel]) < 0 else 1
+
     def _maker(self, layer: str, node: fx.Node, refusal: str) -> Maker:
         path = str(node.target)
         module = self._weighted(path)
@@ -163,9 +171,9 @@ class Makers:
         """The first browsable layer whose channels this layer makes."""
         for layer in self._layers:
             end = self._end(layer.name)
-            if end is not None and self._order[end] >= self._order[node]:
-                if self._nearest(end) is node:
-                    return layer.name
+            after = end is not None and self._order[end] >= self._order[node]
+            if after and self._nearest(cast(fx.Node, end)) is node:
+                return layer.name
         return ""
 
     def _module(self, node: fx.Node) -> nn.Module | None:

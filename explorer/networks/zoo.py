@@ -51,8 +51,9 @@ def load(network: str, weights: str = "default") -> Loaded:
     """Load ``timm:NAME`` or ``torchvision:NAME``.
 
     ``weights`` is ``default`` (the library's download), a torchvision enum name, a path of a
-    checkpoint, ``package:NAME``, ``random`` or ``random:SEED``, or ``edits:FILE``. Raises BadInput for unknown
-    names and weights that do not fit, Unavailable when a download or package cannot be had.
+    checkpoint, ``package:NAME``, ``random`` or ``random:SEED``, or ``edits:FILE``. Raises
+    BadInput for unknown names and weights that do not fit, Unavailable when a download or package
+    cannot be had.
     """
     library, name = identity.library(network)
     with warnings.catch_warnings():
