@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from explorer.commands import COMMANDS
-from explorer.commands.command import plain, show
+from explorer.commands.command import show
+from explorer.exports import plain
 from explorer.records import ExplorerError
 from explorer.session import Fault
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from explorer.exports import plain
 
 Found = Mapping[str, Any] | None
 LONGEST_LIST = 12
@@ -29,21 +28,6 @@ class Command:
     run: Callable[[argparse.Namespace], Found]
     options: Callable[[argparse.ArgumentParser], None] = _no_options
     workspace: bool = True
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON can hold it: arrays as lists, NaN as null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(name): plain(each) for name, each in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def show(found: Mapping[str, Any]) -> None:

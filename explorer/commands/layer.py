@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from explorer import exports
 from explorer.commands.command import Command, Found
 from explorer.commands.neuron import add_params, given_params
 from explorer.methods.registry import METHODS
 from explorer.questions import SplitQuestion, Study
-from explorer.records import BadInput, Evaluation, Neuron, ReferenceQuery, Sweep
+from explorer.records import BadInput, Neuron, ReferenceQuery, Sweep
 from explorer.session import Session
 
 DEFAULT = Study("")
@@ -45,7 +46,7 @@ def evaluate(args: argparse.Namespace) -> Found:
     )
     ask = session.backend
     found = session.wait(lambda: ask.studies.evaluation(session.ws, study, session.asker))
-    return _evaluated(found, args.per_neuron)
+    return exports.evaluation(found, args.per_neuron)
 
 
 def _channels(text: str) -> tuple[int, int] | None:
@@ -75,27 +76,6 @@ def _swept(found: Sweep) -> dict[str, Any]:
         "histogram": {str(k): int(n) for k, n in zip(values, counts, strict=True)},
         "mean_k": float(alive.mean()) if alive.size else None,
         "two_or_more": float((alive >= 2).mean()) if alive.size else None,
-        "seconds": found.seconds,
-    }
-
-
-def _evaluated(found: Evaluation, per_neuron: bool) -> dict[str, Any]:
-    rows = [asdict(row) | ({} if row.own else {"k": int(row.k)}) for row in found.rows]
-    if per_neuron:
-        for at, row in enumerate(rows):
-            row |= {name: getattr(found, name)[at] for name in ("intra", "inter", "parts")}
-    return {
-        "layer": found.layer,
-        "neurons": len(found.channels),
-        "channels": found.channels,
-        "references": asdict(found.references),
-        "seed": found.seed,
-        "rows": rows,
-        "differences": [asdict(each) for each in found.differences],
-        "judges": [asdict(judge) for judge in found.judges],
-        "correlated": found.correlated,
-        "missing": [{"name": name, "reason": why} for name, why in found.missing],
-        "notice": found.notice,
         "seconds": found.seconds,
     }
 

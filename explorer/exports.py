@@ -1,0 +1,82 @@
+"""Answers as plain values: what the command line prints and what pages let people download."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from explorer.records import Evaluation
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: arrays as lists, NaN as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): plain(each) for name, each in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(value: Any) -> str:
+    """The value as JSON text."""
+    return json.dumps(plain(value), allow_nan=False, indent=1)
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a table with a header; what is not defined is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain(row) for row in rows)
+    return text.getvalue()
+
+
+def evaluation(found: Evaluation, per_neuron: bool = False) -> dict[str, Any]:
+    """A comparison of methods; ``per_neuron`` adds every neuron's values to each row."""
+    rows = [asdict(row) | ({} if row.own else {"k": int(row.k)}) for row in found.rows]
+    if per_neuron:
+        for at, row in enumerate(rows):
+            row |= {name: getattr(found, name)[at] for name in ("intra", "inter", "parts")}
+    return {
+        "layer": found.layer,
+        "neurons": len(found.channels),
+        "channels": found.channels,
+        "references": asdict(found.references),
+        "seed": found.seed,
+        "rows": rows,
+        "differences": [asdict(each) for each in found.differences],
+        "judges": [asdict(judge) for judge in found.judges],
+        "correlated": found.correlated,
+        "missing": [{"name": name, "reason": why} for name, why in found.missing],
+        "notice": found.notice,
+        "seconds": found.seconds,
+    }
+
+
+def neurons(found: Evaluation) -> list[dict[str, Any]]:
+    """The values behind the means of a comparison: one row per method, k, judge and neuron."""
+    return [
+        {
+            "method": row.method,
+            "k": int(found.parts[at, place]),
+            "judge": row.judge,
+            "neuron": f"{found.layer}:{channel}",
+            "intra": float(found.intra[at, place]),
+            "inter": float(found.inter[at, place]),
+        }
+        for at, row in enumerate(found.rows)
+        for place, channel in enumerate(found.channels)
+    ]
