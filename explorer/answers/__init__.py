@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from explorer.answers import layer, neuron, workspace
+from explorer.answers import concepts, explanation, layer, neuron, ranges, surgery, workspace
 from explorer.answers.room import Room
 from explorer.keys import Identity, Question, question_from
 from explorer.lab import Report
@@ -18,7 +18,15 @@ from explorer.store import Store
 
 Answer = Callable[[Room, Question, Identity, Report], Any]
 
-KINDS: dict[str, Answer] = {**workspace.KINDS, **neuron.KINDS, **layer.KINDS}
+KINDS: dict[str, Answer] = {
+    **workspace.KINDS,
+    **neuron.KINDS,
+    **layer.KINDS,
+    **concepts.KINDS,
+    **explanation.KINDS,
+    **ranges.KINDS,
+    **surgery.KINDS,
+}
 
 
 class Answers:

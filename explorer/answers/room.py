@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from explorer.store import Store
 
 T = TypeVar("T")
 
+REMEMBERED = 8
+
 
 class Room:
     """The worker's own: one device, what is loaded on it, and where answers are kept."""
@@ -26,6 +29,7 @@ class Room:
         self.shelf = Shelf(settings.device)
         self._images: dict[str, ImageSet] = {}
         self._labs: dict[Identity, DeviceLab] = {}
+        self._memory: OrderedDict[Hashable, Any] = OrderedDict()
 
     def lab(self, question: Question, identity: Identity) -> DeviceLab:
         """The Lab of the question's workspace; that of the last workspace is kept."""
@@ -46,6 +50,16 @@ class Room:
         if not isinstance(found, what):
             found = make()
             self.store.put(name, found)
+        return found
+
+    def remembered(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Something costly that the next question may need too; the latest few are held."""
+        if name not in self._memory:
+            self._memory[name] = make()
+        self._memory.move_to_end(name)
+        while len(self._memory) > REMEMBERED:
+            self._memory.popitem(last=False)
+        found: T = self._memory[name]
         return found
 
     def _image_set(self, workspace: Workspace, identity: Identity) -> ImageSet:

@@ -154,7 +154,7 @@ def refit(of: Moments, on: Targets, chosen: np.ndarray) -> tuple[np.ndarray, flo
 def correlations(of: Moments, on: Targets) -> np.ndarray:
     """f64[M,S]: of each concept by itself with each signal; 0 where either is constant."""
     scale = np.sqrt(np.diag(of.covariance)[:, None] * on.variance[None])
-    return np.divide(on.cross, scale, out=np.zeros_like(on.cross), where=scale > 0)
+    return np.asarray(np.divide(on.cross, scale, out=np.zeros_like(on.cross), where=scale > 0))
 
 
 def elastic_net(correlation: np.ndarray, target: np.ndarray, penalty: float) -> np.ndarray:

@@ -74,6 +74,12 @@ class Network:
         return self._core.logits(self._ready(x))
 
     @torch.no_grad()
+    def without(self, x: Tensor, layer: str, channel: int) -> tuple[Tensor, Tensor]:
+        """f32[B,classes] twice: the network's output, and the same with one channel of a layer
+        set to zero everywhere."""
+        return self._core.without(self._ready(x), self.resolve(layer), channel)
+
+    @torch.no_grad()
     def features(
         self, x: Tensor, layers: Sequence[str], reduce: Reduce | None = None
     ) -> dict[str, Any]:

@@ -62,6 +62,14 @@ class Hooked:
     def logits(self, x: Tensor) -> Tensor:
         return self.run(x, {})
 
+    def without(self, x: Tensor, layer: str, channel: int) -> tuple[Tensor, Tensor]:
+        axis = 2 if self._rank3(layer) else 1
+
+        def less(given: Tensor, made: Tensor) -> Tensor:
+            return made.index_fill(axis, torch.tensor([channel], device=made.device), 0)
+
+        return self.logits(x), self.run(x, {layer: less})
+
     def features(
         self, x: Tensor, layers: Sequence[str], reduce: Callable[[Tensor], Any] | None
     ) -> dict[str, Any]:

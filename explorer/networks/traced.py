@@ -50,6 +50,27 @@ class Traced:
         program = self._kept(("inputs", entering), lambda: self._program(entering))
         return cast(tuple[Tensor, ...], program(x))
 
+    def without(self, x: Tensor, layer: str, channel: int) -> tuple[Tensor, Tensor]:
+        found = self.found[layer]
+        output = next(n for n in self.network.graph.nodes if n.op == "output")
+        end = cast(fx.Node, output.args[0])
+        inside, frontier = _between(found.node, end)
+        entering = (found.node, *frontier)
+        first = self._kept(("inputs", entering), lambda: self._program(entering))
+        rest = self._kept(("rest", layer), lambda: self._rest(entering, inside))
+        value, *others = first(x)
+        less = value.index_fill(found.axis, torch.tensor([channel], device=value.device), 0)
+        return rest(value, *others), rest(less, *others)
+
+    def _rest(self, entering: Sequence[fx.Node], inside: Sequence[fx.Node]) -> fx.GraphModule:
+        """A program of the nodes ``inside``, given the values that enter them."""
+        graph = fx.Graph()
+        made = {n: graph.placeholder(f"x{number}") for number, n in enumerate(entering)}
+        for node in inside:
+            made[node] = graph.node_copy(node, made.__getitem__)
+        graph.output(made[inside[-1]])
+        return fx.GraphModule(self._members(graph), graph)
+
     def _kept(self, key: Any, make: Callable[[], fx.GraphModule]) -> fx.GraphModule:
         """The program of that key, made once; the oldest go when there are many."""
         if key not in self._programs:

@@ -41,4 +41,4 @@ def range_shares(signal: np.ndarray, effect: np.ndarray, quantiles: np.ndarray) 
     counts = np.floor(np.asarray(quantiles) * len(magnitude) + 1e-9).astype(int)
     summed = np.concatenate([[0.0], np.cumsum(magnitude)])[counts]
     known = (counts > 0) & (total > 0)
-    return np.divide(summed, total, out=np.full(len(counts), np.nan), where=known)
+    return np.asarray(np.divide(summed, total, out=np.full(len(counts), np.nan), where=known))

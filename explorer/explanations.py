@@ -1,0 +1,278 @@
+"""Questions about what signals mean: part of the Backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from explorer import embedders, questions
+from explorer.concepts import labels, lists
+from explorer.desk import Asker, Desk, OpenedLayer
+from explorer.keys import Question
+from explorer.methods.linear_explanation import Params
+from explorer.methods.params import read_params
+from explorer.questions import SplitQuestion
+from explorer.records import (
+    BadInput,
+    ConceptSet,
+    EmbedderInfo,
+    Explanation,
+    LayerExplanations,
+    Neuron,
+    RangeAnalysis,
+    SplitTest,
+    Status,
+    Workspace,
+)
+
+LABELS, LIST = "labels", "list"
+POOLS = ("mean", "max")
+MOST_TYPED = 20
+T = TypeVar("T", Explanation, LayerExplanations, RangeAnalysis, SplitTest)
+Embedder = Callable[[str, Asker, str], EmbedderInfo | Status]
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """What to explain with: the pictures' "labels", or a "list" of ``terms`` (empty: the one that
+    comes along) read by ``embedder`` ("" = the workspace's own)."""
+
+    mode: str = LIST
+    terms: tuple[str, ...] = ()
+    embedder: str = ""
+
+
+@dataclass(frozen=True)
+class ExplainQuestion:
+    """One signal to explain: of a neuron (``pool`` "mean" or "max" over space), or of virtual
+    neuron ``virtual`` of a ``split`` of it. ``typed`` terms are scored instead of searching.
+    Test responses come from the embedder ``simulator`` where one is named."""
+
+    neuron: Neuron
+    concepts: Concepts = Concepts()
+    pool: str = "mean"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    split: SplitQuestion | None = None
+    virtual: int = -1
+    typed: tuple[str, ...] = ()
+    simulator: str = ""
+
+
+class Explanations:
+    """Asks for explanations; what they need first (scan, embeddings of all pictures) comes back
+    as the Status of the job that makes it."""
+
+    def __init__(self, desk: Desk, embedder: Embedder) -> None:
+        self._desk = desk
+        self._embedder = embedder
+        self._sources: dict[str, str] = {}
+
+    def concepts(
+        self, ws: str, layer: str, concepts: Concepts, asker: Asker
+    ) -> ConceptSet | Status:
+        """The concepts that fire on the training pictures, ready to explain with."""
+        opened = self._desk.open_layer(ws, layer, asker)
+        if isinstance(opened, Status):
+            return opened
+        args = self._args(opened, concepts, asker)
+        return args if isinstance(args, Status) else self._concepts(opened, args[0], asker)
+
+    def explanation(self, question: ExplainQuestion, asker: Asker) -> Explanation | Status:
+        """The signal as a few weighted concepts, scored on unseen pictures."""
+        opened = self._desk.open_neuron(question.neuron, asker)
+        if isinstance(opened, Status):
+            return opened
+        concepts = question.concepts
+        if question.typed:
+            concepts = replace(concepts, mode=LIST, terms=())
+        found = self._args(opened, concepts, asker)
+        if isinstance(found, Status):
+            return found
+        args, notice = found
+        made = self._concepts(opened, args, asker)
+        if isinstance(made, Status):
+            return made
+        if question.simulator:
+            simulator = self._embedder(question.neuron.workspace, asker, question.simulator)
+            if isinstance(simulator, Status):
+                return simulator
+            notice = " ".join(filter(None, (notice, simulator.notice)))
+            question = replace(question, simulator=simulator.used)
+        subject = question.neuron.address
+        asked = Question(
+            "explanation",
+            opened.workspace,
+            subject,
+            {"concepts": args, **_signal(opened.workspace, question), **_fit(question)},
+            f"Explaining {subject}" + (" in your words" if question.typed else ""),
+        )
+        return self._noticed(opened, asked, asker, Explanation, notice)
+
+    def layer(
+        self,
+        ws: str,
+        layer: str,
+        channels: Sequence[int],
+        concepts: Concepts,
+        params: Mapping[str, Any],
+        asker: Asker,
+        pool: str = "mean",
+    ) -> LayerExplanations | Status:
+        """Explanations of many neurons of a layer (none named: all of them)."""
+        more = {"params": asdict(read_params(Params, params)), "pool": _pool(pool)}
+        return self._layer(
+            "explanations", ws, layer, channels, concepts, more, asker, LayerExplanations
+        )
+
+    def ranges(
+        self, neuron: Neuron, concepts: Concepts, asker: Asker, pool: str = "mean"
+    ) -> RangeAnalysis | Status:
+        """Where in its range the neuron matters, and which concepts win there."""
+        opened = self._desk.open_neuron(neuron, asker)
+        if isinstance(opened, Status):
+            return opened
+        found = self._args(opened, concepts, asker)
+        if isinstance(found, Status):
+            return found
+        args = {"concepts": found[0], "pool": _pool(pool)}
+        title = f"Taking out {neuron.address}"
+        asked = Question("ranges", opened.workspace, neuron.address, args, title)
+        return self._noticed(opened, asked, asker, RangeAnalysis, found[1])
+
+    def split_test(
+        self,
+        ws: str,
+        layer: str,
+        channels: Sequence[int],
+        methods: Mapping[str, Mapping[str, Any]],
+        concepts: Concepts,
+        asker: Asker,
+        length: int = 10,
+        pictures: int = 400,
+    ) -> SplitTest | Status:
+        """Whole neurons against the sums of their virtual neurons, with as many terms. Each of
+        ``methods`` maps to its parameters; ``pictures`` at most are assigned for each neuron."""
+        if not 2 <= length <= 30 or not 50 <= pictures <= 100_000:
+            raise BadInput("The split test takes 2 to 30 terms and 50 to 100,000 pictures.")
+        splits = [
+            questions.split(
+                self._desk.settings.workspace(ws), SplitQuestion(Neuron(ws, layer, 0), name, given)
+            ).args
+            for name, given in methods.items()
+        ]
+        more = {"splits": splits, "length": length, "pictures": pictures}
+        return self._layer("split_test", ws, layer, channels, concepts, more, asker, SplitTest)
+
+    def _layer(
+        self,
+        kind: str,
+        ws: str,
+        layer: str,
+        channels: Sequence[int],
+        concepts: Concepts,
+        more: Mapping[str, Any],
+        asker: Asker,
+        what: type[T],
+    ) -> T | Status:
+        opened = self._desk.open_layer(ws, layer, asker)
+        if isinstance(opened, Status):
+            return opened
+        last = opened.layer.channels - 1
+        wanted = sorted(set(map(int, channels))) or list(range(last + 1))
+        if wanted[0] < 0 or wanted[-1] > last:
+            raise BadInput(f"Layer {layer} has channels 0 to {last}: name some of those.")
+        found = self._args(opened, concepts, asker)
+        if isinstance(found, Status):
+            return found
+        made = self._concepts(opened, found[0], asker)
+        if isinstance(made, Status):
+            return made
+        title = f"Explaining {len(wanted):,} neurons of {opened.layer.name}"
+        args = {"concepts": found[0], "channels": wanted, **more}
+        asked = Question(kind, opened.workspace, opened.layer.name, args, title)
+        return self._noticed(opened, asked, asker, what, found[1])
+
+    def _concepts(
+        self, opened: OpenedLayer, args: Mapping[str, Any], asker: Asker
+    ) -> ConceptSet | Status:
+        asked = Question("concepts", opened.workspace, "", args, "Finding concepts in the pictures")
+        return self._desk.ask(asked, opened.identity, asker, ConceptSet)
+
+    def _args(
+        self, opened: OpenedLayer, concepts: Concepts, asker: Asker
+    ) -> tuple[dict[str, Any], str] | Status:
+        """What describes the concepts to the worker, and a notice to show. The list itself is
+        filed in the store, under its digest."""
+        if concepts.mode not in (LABELS, LIST):
+            raise BadInput(f"Explain with {LABELS} or a {LIST}, not '{concepts.mode[:40]}'.")
+        args: dict[str, Any] = {
+            "mode": concepts.mode,
+            "source": self._source(opened),
+            "unreadable": np.flatnonzero(~np.asarray(opened.scan.valid)).tolist(),
+            "embedder": "",
+        }
+        if concepts.mode == LABELS:
+            return args, ""
+        info = self._embedder(opened.workspace.name, asker, concepts.embedder)
+        if isinstance(info, Status):
+            return info
+        if not info.texts:
+            raise BadInput(
+                f"{info.title} embeds pictures only: explain with {LABELS}, or choose an embedder "
+                "that reads text too."
+            )
+        terms = concepts.terms or lists.shipped()
+        name = lists.digest(terms)
+        if f"terms:{name}" not in self._desk.store and not self._desk.settings.read_only:
+            self._desk.store.put(f"terms:{name}", terms)
+        weights = embedders.identity(info.used)
+        return args | {"embedder": info.used, "weights": weights, "list": name}, info.notice
+
+    def _source(self, opened: OpenedLayer) -> str:
+        """Where larger kinds of the labels come from, found once for each set of pictures."""
+        name = opened.images.digest
+        if name not in self._sources:
+            data = self._desk.settings.data_dir
+            self._sources[name] = labels.source_of(opened.images, data)
+        return self._sources[name]
+
+    def _noticed(
+        self, opened: OpenedLayer, asked: Question, asker: Asker, what: type[T], notice: str
+    ) -> T | Status:
+        answer = self._desk.ask(asked, opened.identity, asker, what)
+        return answer if isinstance(answer, Status) else replace(answer, notice=notice)
+
+
+def _signal(workspace: Workspace, question: ExplainQuestion) -> dict[str, Any]:
+    split = None
+    if question.split is not None:
+        if question.split.neuron != question.neuron:
+            raise BadInput("A virtual neuron is explained beside its own neuron: name that one.")
+        if question.virtual < 0:
+            raise BadInput("Name the virtual neuron to explain, 0 or more.")
+        split = questions.split(workspace, question.split).args
+    return {
+        "pool": _pool(question.pool),
+        "split": split,
+        "virtual": question.virtual if split else -1,
+    }
+
+
+def _fit(question: ExplainQuestion) -> dict[str, Any]:
+    typed = lists.read("\n".join(question.typed)) if question.typed else ()
+    if len(typed) > MOST_TYPED:
+        raise BadInput(f"Write {MOST_TYPED} concepts at most, not {len(typed)}.")
+    return {
+        "params": asdict(read_params(Params, question.params)),
+        "typed": list(typed),
+        "simulator": question.simulator,
+    }
+
+
+def _pool(pool: str) -> str:
+    if pool not in POOLS:
+        raise BadInput(f"A neuron's signal is its {' or '.join(POOLS)} over space, not '{pool}'.")
+    return pool
