@@ -4,9 +4,12 @@ from explorer.ui import frame
 
 frame.guard()
 
+from typing import Any
+
 import streamlit as st
 
-from explorer.records import Split, Status
+from explorer.backend import SplitQuestion
+from explorer.records import References, Split, Status
 from explorer.ui import figure, neuron, pickers, rail, virtual
 from explorer.ui.gallery import mark
 from explorer.ui.places import look
@@ -55,6 +58,19 @@ def show(about: Subject) -> None:
     if isinstance(split, Status):
         with main:
             waiting(split)
+    why(about, question, known, references, main, side)
+    mark(about.picture)
+
+
+def why(
+    about: Subject,
+    question: SplitQuestion,
+    known: Split | None,
+    references: References | None,
+    main: Any,
+    side: Any,
+) -> None:
+    """The virtual neurons in the main part; how they lie and score at the side."""
     crops = None
     if known is not None:
         with main, section():
@@ -71,7 +87,6 @@ def show(about: Subject) -> None:
                 rail.plane(about, known, question)
             with section():
                 rail.agreement(known, question)
-        mark(about.picture)
 
 
 page()

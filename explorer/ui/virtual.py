@@ -235,19 +235,22 @@ def _differences(
                 title=f"Open neuron {split.space}:{channel}",
             )
         )
-    columns = (
-        Column("channel", "Channel"),
-        Column("pictures", f"Highest pictures in {split.space}", "pictures"),
-        Column("for", ""),
-        Column("difference", "Difference of shares", "bar"),
-        Column("first", letter(pair[0]), "number", help="Its share there"),
-        Column("second", letter(pair[1]), "number", help="Its share there"),
-    )
     table(
-        columns,
+        _columns(split.space, pair),
         rows,
         key="separation",
         name="Channels that separate two virtual neurons",
         size=36,
         on_open=lambda channel: open_neuron(split.space, int(channel)),
+    )
+
+
+def _columns(space: str, pair: tuple[int, int]) -> tuple[Column, ...]:
+    return (
+        Column("channel", "Channel"),
+        Column("pictures", f"Highest pictures in {space}", "pictures"),
+        Column("for", ""),
+        Column("difference", "Difference of shares", "bar"),
+        Column("first", letter(pair[0]), "number", help="Its share there"),
+        Column("second", letter(pair[1]), "number", help="Its share there"),
     )
