@@ -1,0 +1,180 @@
+"""Lists, labels, WordNet, splits and calibration: what explanations are made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from explorer.concepts import lists, wordnet
+from explorer.concepts.labels import label_concepts, source_of
+from explorer.concepts.partition import partition
+from explorer.concepts.responses import Curve, calibrate, speaking
+from explorer.records import BadInput, ImageSet
+
+NOUNS = """\
+00000000 03 n 01 entity 0 000 | all
+00000100 03 n 02 animal 0 beast 0 001 @ 00000000 n 0000 | alive
+00000200 05 n 01 dog 0 002 @ 00000100 n 0000 %p 00000000 n 0000 | barks
+00000300 05 n 01 cat 0 001 @ 00000100 n 0000 | purrs
+00000400 06 n 01 car 0 001 @ 00000000 n 0000 | drives
+"""
+"""A little WordNet: a synset's number is its place in the file. Gaps are filled below."""
+
+
+def little_wordnet(folder: Path) -> Path:
+    """A file of nouns whose synsets lie where their numbers say."""
+    path = folder / "wordnet" / "data.noun"
+    path.parent.mkdir(parents=True)
+    text = ""
+    for line in NOUNS.splitlines():
+        place = int(line[:8])
+        assert len(text) <= place, line
+        text = f"{text.ljust(place - 1)}\n{line}" if place else line
+    path.write_text(text + "\n")
+    return path
+
+
+def image_set(paths: list[str]) -> ImageSet:
+    """Pictures labelled by their nearest folder."""
+    names = sorted({Path(path).parent.name for path in paths})
+    labels = np.array([names.index(Path(path).parent.name) for path in paths], np.int32)
+    sources = np.arange(len(paths), dtype=np.int32)
+    return ImageSet("set", "/nowhere", "d", tuple(paths), labels, tuple(names), sources, "")
+
+
+def test_the_list_that_comes_along_is_long_and_clean() -> None:
+    terms = lists.shipped()
+    lines = lists.SHIPPED.read_text(encoding="utf-8").splitlines()
+    assert len(terms) == len(lines) >= 2000, "no line repeats another or is empty"
+    assert list(lines) == sorted(lines, key=str.casefold)
+    assert all(line == " ".join(line.split()) and 2 <= len(line) <= 40 for line in lines)
+    assert all(letter.isalnum() or letter in " '-" for line in lines for letter in line)
+
+
+def test_repetitions_and_blank_lines_are_left_out() -> None:
+    assert lists.read("Dog\n\n  a  cat \ndog\r\nA CAT\n") == ("Dog", "a cat")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "holds no concept"),
+        (" \n\t\n", "holds no concept"),
+        ("dog\n<b>cat</b>", "Line 2 .* markup"),
+        ("dog\x00", "Line 1 .* control characters"),
+        ("dog\u202ecat", "Line 1 .* control characters"),
+        ("x" * 200, "longer than 80"),
+        ("dog\n---", "Line 2 .* no word"),
+        ("\n".join(f"thing {n}" for n in range(20_000)), "20,000 concepts: give 10,000"),
+        ("dog\n" * 100_001, "100,001 lines: give 10,000"),
+    ],
+)
+def test_lists_that_cannot_be_used_are_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence) as caught:
+        lists.read(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
+    (tmp_path / "huge").write_bytes(b"a" * (lists.TEXT_BYTES + 1))
+    for name in ("binary", "huge", "missing"):
+        with pytest.raises(BadInput, match=str(tmp_path / name)):
+            lists.read_file(tmp_path / name)
+
+
+def test_larger_kinds_come_from_wordnet(tmp_path: Path) -> None:
+    little_wordnet(tmp_path)
+    wnids = ("n00000200", "n00000300", "n00000400")
+    images = image_set([f"{wnid}/{n}.jpg" for wnid in wnids for n in range(2)])
+    assert source_of(images, tmp_path) == "wordnet"
+    found = label_concepts(images, tmp_path, "wordnet")
+    assert found.names == (*wnids, "animal"), "entity covers every class and says nothing"
+    assert found.member[:, 3].tolist() == [True] * 4 + [False] * 2
+    assert found.classes.tolist() == [1, 1, 1, 2]
+
+
+def test_another_wordnet_is_refused(tmp_path: Path) -> None:
+    path = little_wordnet(tmp_path)
+    with pytest.raises(BadInput, match="must be WordNet 3.0"):
+        wordnet.kinds(path, "n00000150")
+
+
+def test_larger_kinds_come_from_folders_without_wordnet(tmp_path: Path) -> None:
+    paths = [f"{kind}/{n}.jpg" for kind in ("pet/dog", "pet/cat", "thing/car") for n in range(2)]
+    images = image_set(paths)
+    assert source_of(images, tmp_path) == "folders"
+    found = label_concepts(images, tmp_path, "folders")
+    assert found.names == ("car", "cat", "dog", "pet")
+    assert found.member[:, 3].tolist() == [True] * 4 + [False] * 2
+
+
+def test_pictures_without_labels_have_no_concepts(tmp_path: Path) -> None:
+    images = replace(image_set(["a.jpg", "b.jpg"]), labels=np.full(2, -1, np.int32))
+    with pytest.raises(BadInput, match="no labels to explain with"):
+        label_concepts(images, tmp_path, "")
+
+
+def test_splits_follow_contents_not_order() -> None:
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**64, 1000, dtype=np.uint64)
+    sources = np.arange(1000, dtype=np.int32)
+    found = partition(hashes, sources)
+    sizes = [len(part) for part in found]
+    assert sum(sizes) == 1000
+    assert sizes == pytest.approx([700, 100, 200], abs=45)
+    order = rng.permutation(1000)
+    moved = partition(hashes[order], sources)
+    assert set(hashes[found.test]) == set(hashes[order][moved.test])
+    fewer = partition(hashes[:900], sources[:900])
+    assert set(fewer.test) == {each for each in found.test if each < 900}
+
+
+def test_pictures_of_one_source_are_never_divided() -> None:
+    rng = np.random.default_rng(1)
+    hashes = rng.integers(0, 2**64, 900, dtype=np.uint64)
+    sources = np.repeat(np.arange(300), 3).astype(np.int32)
+    parts = partition(hashes, sources)
+    owners = [set(sources[part]) for part in parts]
+    assert not (owners[0] & owners[1] or owners[0] & owners[2] or owners[1] & owners[2])
+
+
+def test_a_set_that_is_too_small_is_one_sentence() -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**64, 30, dtype=np.uint64)
+    with pytest.raises(BadInput, match="too small to split"):
+        partition(hashes, np.arange(30, dtype=np.int32))
+
+
+def test_calibration_finds_the_curve_that_made_the_labels() -> None:
+    rng = np.random.default_rng(0)
+    cosine = rng.uniform(-0.2, 0.6, (2000, 40)).astype(np.float32)
+    true = Curve(20.0, -0.3, True)
+    member = rng.random(cosine.shape) < true(cosine)
+    found = calibrate(cosine, member)
+    assert found.scale == pytest.approx(20, abs=1)
+    assert found.offset == pytest.approx(-0.3, abs=0.01)
+
+
+def test_calibration_beats_the_papers_grid() -> None:
+    rng = np.random.default_rng(1)
+    cosine = rng.normal(0.1, 0.1, (300, 20)).astype(np.float32)
+    member = rng.random(cosine.shape) < 1 / (1 + np.exp(-30 * (cosine - 0.2)))
+
+    def loss(scale: float, offset: float) -> float:
+        chance = np.clip(Curve(scale, offset, True)(cosine), 1e-7, 1 - 1e-7)
+        return float(-np.where(member, np.log(chance), np.log(1 - chance)).mean())
+
+    found = calibrate(cosine, member)
+    grid = min(loss(a, b) for a in np.geomspace(0.1, 150, 40) for b in np.linspace(-1, 1, 81))
+    assert loss(found.scale, found.offset) <= grid + 1e-4
+
+
+def test_concepts_that_never_fire_or_never_vary_are_dropped() -> None:
+    rng = np.random.default_rng(0)
+    responses = rng.random((50, 4)).astype(np.float32)
+    responses[:, 1] *= 0.3
+    responses[:, 2] = 0.9
+    assert speaking(responses).tolist() == [True, False, False, True]
