@@ -43,7 +43,7 @@ class Params:
         choices=("scaled", "paper"),
     )
     separation: float = option(
-        0.5,
+        0.34,
         "Separation",
         "How far apart clusters must be (scaled mode): 1 keeps two halves apart whose centres "
         "differ by the median distance of two references; smaller gives finer concepts",
