@@ -1,0 +1,83 @@
+"""The arithmetic of dividing a row of weights, against the paper's own rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from explorer.networks import dividing
+
+
+def drawn(concepts: int = 2, inputs: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    weight = random.normal(size=inputs).astype(np.float32)
+    return weight, random.exponential(size=(concepts, inputs)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rho", [0.05, 0.5, 0.85, 1.0])
+def test_published_rule_is_the_papers_for_two_concepts(rho: float) -> None:
+    weight, means = drawn()
+    first, second = weight.astype(np.float64) * means
+    one = {i for i in range(64) if rho * first[i] > second[i]}
+    two = {i for i in range(64) if i not in one and rho * second[i] > first[i]}
+    owner = dividing.divide(weight, means, rho, "published")
+    assert set(np.flatnonzero(owner == 0)) == one
+    assert set(np.flatnonzero(owner == 1)) == two
+    made = dividing.rows(weight, owner, 2)
+    assert np.array_equal(made[0], np.where([i in two for i in range(64)], 0, weight))
+    assert np.array_equal(made[1], np.where([i in one for i in range(64)], 0, weight))
+    assert np.array_equal(made[2], np.where([i in one | two for i in range(64)], 0, weight))
+
+
+def test_published_rule_depends_on_the_order_for_negative_weights_and_symmetric_does_not() -> None:
+    weight, means = drawn()
+    swapped = np.array([1, 0, dividing.SHARED])
+    there = dividing.divide(weight, means, 0.5, "published")
+    back = swapped[dividing.divide(weight, means[::-1], 0.5, "published")]
+    assert np.array_equal(there[weight > 0], back[weight > 0])
+    assert not np.array_equal(there[weight < 0], back[weight < 0])
+    assert (there[weight < 0] != dividing.SHARED).all(), "never shared below rho = 1"
+    there = dividing.divide(weight, means, 0.5, "symmetric")
+    back = swapped[dividing.divide(weight, means[::-1], 0.5, "symmetric")]
+    assert np.array_equal(there, back)
+
+
+@pytest.mark.parametrize("rule", dividing.RULES)
+@pytest.mark.parametrize("concepts", [2, 3, 4, 8])
+def test_merged_rows_are_the_row_bit_for_bit(rule: str, concepts: int) -> None:
+    weight, means = drawn(concepts)
+    owner = dividing.divide(weight, means, 0.7, rule)
+    made = dividing.rows(weight, owner, concepts).astype(np.float64)
+    assert np.array_equal(dividing.merge(concepts) @ made, weight)
+    for concept in range(concepts):
+        assert (made[concept][owner == concept] == weight[owner == concept]).all()
+        foreign = (owner != concept) & (owner != dividing.SHARED)
+        assert not made[concept][foreign].any()
+
+
+def test_two_rows_merge_exactly_in_float32_too() -> None:
+    weight, means = drawn()
+    made = dividing.rows(weight, dividing.divide(weight, means, 0.5, "symmetric"), 2)
+    assert np.array_equal(made[0] + made[1] - made[2], weight)
+
+
+def test_inputs_that_nothing_uses_are_shared() -> None:
+    owner = dividing.divide(np.ones(4), np.zeros((2, 4)), 1.0, "symmetric")
+    assert (owner == dividing.SHARED).all()
+    assert dividing.empty(owner, 2) == [0, 1]
+
+
+def test_criterion_is_highest_for_a_clean_division() -> None:
+    concept = np.array([0, 0, 1, 1])
+    clean = np.array([[3, 0], [2, 0], [0, 4], [0, 1]], np.float32)
+    mixed = np.array([[3, 2], [2, 2], [3, 4], [1, 1]], np.float32)
+    for rule in dividing.RULES:
+        assert dividing.criterion(clean, concept, rule) > dividing.criterion(mixed, concept, rule)
+    assert dividing.criterion(clean, concept, "symmetric") == 1
+    published = 3 / (2 + 1e-5) / 2 + 2 / (2 + 1e-5) / 2 + 4 / (3 + 1e-5) / 2 + 1 / (1 + 1e-5) / 2
+    assert dividing.criterion(mixed, concept, "published") == pytest.approx(published)
+
+
+def test_area_counts_ties_half() -> None:
+    assert dividing.auc(np.array([2.0, 1.0]), np.array([1.0, 0.0])) == 0.875
+    assert np.isnan(dividing.auc(np.array([]), np.array([1.0])))
