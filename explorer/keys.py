@@ -28,6 +28,7 @@ VERSIONS: dict[str, int] = {
     "search": 1,
     "figure": 1,
     "directions": 1,
+    "distances": 1,
     "ranking": 1,
     "sweep": 1,
     "evaluation": 1,
@@ -36,11 +37,20 @@ VERSIONS: dict[str, int] = {
     "explanations": 1,
     "ranges": 1,
     "split_test": 1,
+    "maker": 1,
+    "class_relevance": 1,
+    "candidates": 1,
+    "incision": 1,
+    "surgery": 1,
+    "edited": 1,
 }
 """Every kind of question; raise a number when the answers of that kind change."""
 
 BATCH = frozenset(
-    {"scan", "sweep", "evaluation", "concepts", "explanations", "ranges", "split_test"}
+    {
+        *("scan", "sweep", "evaluation", "concepts", "explanations", "ranges", "split_test"),
+        *("candidates", "surgery"),
+    }
 )
 """Kinds that run behind interactive questions and outlive the tab that asked."""
 
