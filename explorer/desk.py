@@ -27,9 +27,12 @@ from explorer.settings import Settings
 from explorer.store import Store
 
 RECHECK_SECONDS = 20.0
-"""How long a look at a picture folder is believed before it is looked at again."""
+"""How long a look at a picture folder or a checkpoint is believed."""
+
+MOST_OPENED = 16
 
 T = TypeVar("T")
+W = TypeVar("W", NetworkInfo, ImageSet)
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ class Desk:
         self.settings = settings
         self.store = Store(settings.cache_dir, settings.cache_gb, settings.read_only)
         self.queue = queue or Jobs(settings.cache_dir)
-        self._fingerprints: dict[str, tuple[float, str]] = {}
-        self._images: dict[str, ImageSet] = {}
+        self._looks: dict[str, tuple[float, str]] = {}
+        self._opened: dict[str, NetworkInfo | ImageSet] = {}
 
     def ask(
         self, question: Question, identity: Identity, asker: Asker, kind: type[T], look: bool = True
@@ -117,20 +120,16 @@ class Desk:
     def network(self, ws: str, asker: Asker) -> NetworkInfo | Status:
         """The workspace's network."""
         workspace = self.settings.workspace(ws)
-        identity = questions.nothing_but(network_identity(workspace.network, workspace.weights))
-        return self.ask(questions.network(workspace), identity, asker, NetworkInfo)
+        question = questions.network(workspace)
+        return self._open(question, self._weights(workspace), asker, NetworkInfo)
 
     def images(self, ws: str, asker: Asker) -> ImageSet | Status:
         """The workspace's pictures, indexed anew when their folder changes."""
         workspace = self.settings.workspace(ws)
-        fingerprint = self._fingerprint(workspace.images)
-        if fingerprint in self._images:
-            return self._images[fingerprint]
+        images, data = workspace.images, self.settings.data_dir
+        fingerprint = self._look(f"images {images}", lambda: sets.fingerprint(images, data))
         question = questions.images(workspace, fingerprint)
-        answer = self.ask(question, questions.nothing_but(fingerprint), asker, ImageSet)
-        if isinstance(answer, ImageSet):
-            self._images[fingerprint] = answer
-        return answer
+        return self._open(question, fingerprint, asker, ImageSet)
 
     def open(self, ws: str, asker: Asker) -> Opened | Status:
         """The workspace with its network and pictures."""
@@ -141,8 +140,8 @@ class Desk:
         if isinstance(images, Status):
             return images
         workspace = self.settings.workspace(ws)
-        weights = network_identity(workspace.network, workspace.weights)
-        return Opened(workspace, network, images, Identity(weights, images.digest))
+        identity = Identity(self._weights(workspace), images.digest)
+        return Opened(workspace, network, images, identity)
 
     def open_layer(self, ws: str, layer: str, asker: Asker) -> OpenedLayer | Status:
         """The workspace with the scan of one layer."""
@@ -170,10 +169,31 @@ class Desk:
         """The scans of a network over pictures."""
         return ScanArrays(self.settings.cache_dir / "scans" / identity.scans)
 
-    def _fingerprint(self, images: str) -> str:
+    def _open(self, question: Question, content: str, asker: Asker, kind: type[W]) -> W | Status:
+        """What every question about a workspace needs; decoded once, as it never changes."""
+        identity = questions.nothing_but(content)
+        name = key(question, identity)
+        found = self._opened.get(name)
+        if isinstance(found, kind):
+            return found
+        answer = self.ask(question, identity, asker, kind)
+        if not isinstance(answer, Status):
+            if len(self._opened) >= MOST_OPENED:
+                self._opened.clear()
+            self._opened[name] = answer
+        return answer
+
+    def _weights(self, workspace: Workspace) -> str:
+        """What identifies the workspace's network with its weights."""
+        network, weights = workspace.network, workspace.weights
+        name = f"network {network} {weights}"
+        return self._look(name, lambda: network_identity(network, weights))
+
+    def _look(self, name: str, look: Callable[[], str]) -> str:
+        """What a look at files says, believed for a while; nothing found is looked for again."""
         now = time.monotonic()
-        seen, fingerprint = self._fingerprints.get(images, (-RECHECK_SECONDS, ""))
-        if now - seen >= RECHECK_SECONDS or not fingerprint:
-            fingerprint = sets.fingerprint(images, self.settings.data_dir)
-            self._fingerprints[images] = (now, fingerprint)
-        return fingerprint
+        seen, found = self._looks.get(name, (-RECHECK_SECONDS, ""))
+        if now - seen >= RECHECK_SECONDS or not found:
+            found = look()
+            self._looks[name] = (now, found)
+        return found

@@ -29,6 +29,7 @@ LOG = logging.getLogger("explorer.worker")
 
 NICE = 5
 IDLE_SECONDS = 0.05
+MOMENT_SECONDS = 3.0
 REPORT_SECONDS = 0.25
 PULSE_SECONDS = 1.0
 CHECK_SECONDS = 10.0
@@ -42,14 +43,23 @@ Answer = Callable[[str, dict[str, Any], Report], Any]
 
 class Worker:
     """Answers jobs one at a time, in the thread that calls it. While a batch job runs, its reports
-    serve waiting interactive jobs, so that pages need not wait for a scan or sweep to end."""
+    serve waiting interactive jobs, so that pages need not wait for a scan or sweep to end.
+    ``when_idle`` is done once, aside, as soon as nothing has been asked for a moment."""
 
-    def __init__(self, store: Store, jobs: Jobs, answer: Answer, log: str = "the log") -> None:
+    def __init__(
+        self,
+        store: Store,
+        jobs: Jobs,
+        answer: Answer,
+        log: str = "the log",
+        when_idle: Callable[[], None] | None = None,
+    ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._store = store
         self._jobs = jobs
         self._answer = answer
         self._log = log
+        self._when_idle = when_idle
         self._stop = threading.Event()
 
     def run_one(self, interactive_only: bool = False) -> bool:
@@ -69,11 +79,15 @@ class Worker:
     def run_forever(self, stop: threading.Event) -> None:
         """Answer jobs until ``stop``; what runs then goes back into the queue."""
         self._stop = stop
-        checked = time.monotonic()
+        checked = worked = time.monotonic()
         while not stop.is_set():
             try:
                 if self.run_one():
+                    worked = time.monotonic()
                     continue
+                if self._when_idle and time.monotonic() - worked > MOMENT_SECONDS:
+                    threading.Thread(target=self._when_idle, daemon=True).start()
+                    self._when_idle = None
                 if time.monotonic() - checked > CHECK_SECONDS:
                     checked = time.monotonic()
                     self._jobs.requeue_stale()
@@ -186,7 +200,8 @@ def main(settings: Settings, parent: int = 0) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):  # before, there is nothing to put back
             signal.signal(number, lambda *_: stop.set())
         LOG.info("The worker is ready; its log is %s.", log)
-        Worker(store, jobs, Answers(settings, store), str(log)).run_forever(stop)
+        answers = Answers(settings, store)
+        Worker(store, jobs, answers, str(log), answers.warm).run_forever(stop)
     except Exception:
         LOG.exception("The worker ended")
         raise

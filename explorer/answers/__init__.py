@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from explorer.answers import concepts, explanation, layer, neuron, ranges, surgery, workspace
 from explorer.answers.room import Room
+from explorer.compute import clustering
 from explorer.keys import Identity, Question, question_from
 from explorer.lab import Report
 from explorer.settings import Settings
@@ -35,6 +38,11 @@ class Answers:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._room = Room(settings, store)
+
+    @staticmethod
+    def warm() -> None:
+        """Compile what UMAP compiles on first use, so that no person waits for it."""
+        clustering.plane_umap(np.random.default_rng(0).random((30, 8)), 0)
 
     def __call__(self, kind: str, args: Mapping[str, Any], report: Report) -> Any:
         question, identity = question_from(kind, args)
