@@ -13,6 +13,7 @@ import numpy as np
 
 from explorer import browse, embedders, questions
 from explorer.desk import Asker, Desk
+from explorer.explanations import Explanations
 from explorer.jobs import Jobs
 from explorer.keys import Question, key
 from explorer.previews import Previews
@@ -23,7 +24,6 @@ from explorer.records import (
     BadInput,
     Crops,
     EmbedderInfo,
-    Evaluation,
     FigureFile,
     Histogram,
     ImageSet,
@@ -31,17 +31,17 @@ from explorer.records import (
     NetworkInfo,
     Neuron,
     Projection,
-    Ranking,
     ReferenceQuery,
     References,
     ScanReport,
     Search,
     Split,
     Status,
-    Sweep,
     Workspace,
 )
 from explorer.settings import Settings
+from explorer.studies import Studies
+from explorer.surgery_desk import SurgeryDesk
 
 __all__ = ["Asker", "Backend", "SplitQuestion", "Study"]
 
@@ -55,6 +55,9 @@ class Backend:
         self.settings = settings
         self._desk = Desk(settings, queue)
         self._previews = Previews(self._desk.store)
+        self.surgery = SurgeryDesk(self._desk)
+        self.explanations = Explanations(self._desk, self.embedder)
+        self.studies = Studies(self._desk, self.embedder)
 
     @property
     def workspaces(self) -> tuple[Workspace, ...]:
@@ -164,42 +167,6 @@ class Backend:
             return questions.assignment(workspace, question, query)
 
         return self._desk.ask_about(question.neuron, asker, build, Assignment)
-
-    def ranking(
-        self, question: SplitQuestion, virtual: int, count: int, asker: Asker
-    ) -> Ranking | Status:
-        """All scanned images along the direction of one virtual neuron of a split."""
-
-        def build(workspace: Workspace) -> Question:
-            return questions.ranking(workspace, question, virtual, count)
-
-        return self._desk.ask_about(question.neuron, asker, build, Ranking)
-
-    # Many neurons.
-
-    def sweep(
-        self, question: SplitQuestion, asker: Asker, channels: tuple[int, int] | None = None
-    ) -> Sweep | Status:
-        """The same split of every neuron of the layer, or of channels ``first`` to ``last``."""
-        opened = self._desk.open_layer(question.neuron.workspace, question.neuron.layer, asker)
-        if isinstance(opened, Status):
-            return opened
-        asked = questions.sweep(opened.workspace, question, opened.layer, channels)
-        return self._desk.ask(asked, opened.identity, asker, Sweep)
-
-    def evaluation(self, ws: str, study: Study, asker: Asker) -> Evaluation | Status:
-        """Methods compared on a sample of a layer's neurons."""
-        opened = self._desk.open(ws, asker)
-        if isinstance(opened, Status):
-            return opened
-        opened.network.layer(study.layer)
-        if not study.judges:
-            info = self.embedder(ws, asker)
-            if isinstance(info, Status):
-                return info
-            study = replace(study, judges=(info.used,))
-        question = questions.evaluation(opened.workspace, study)
-        return self._desk.ask(question, opened.identity, asker, Evaluation)
 
     # Against an embedder.
 

@@ -26,6 +26,9 @@ NAMES = (
     *ALWAYS,
     *("by", "range", "view", "page", "all", "picture", "method", "a", "b"),
     *("sort", "order", "show", "find", "text"),
+    *("concepts", "pool", "longest", "tolerance", "inhibitory", "typed", "ranges", "parts"),
+    *("compare", "methods", "judge", "pair", "judges", "sample", "ks", "count", "draw", "at"),
+    "measure",
 )
 OF_A_NEURON = ("page", "picture", "a", "b")
 """Names that mean nothing once another neuron is looked at."""

@@ -11,6 +11,8 @@ from explorer.ui import address
 
 NEURONS = "pages/1_Neurons.py"
 NEURON = "pages/2_Neuron.py"
+COMPARE = "pages/3_Compare.py"
+EXPLAIN = "pages/5_Explain.py"
 ABOUT = "pages/9_About.py"
 
 

@@ -1,0 +1,320 @@
+"""The Explain page: what a signal means, how well that predicts unseen pictures, and where in
+its range it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from explorer.backend import SplitQuestion
+from explorer.concepts import lists
+from explorer.explanations import LABELS, LIST, Concepts, ExplainQuestion
+from explorer.records import Explanation, Split, Status
+from explorer.ui import address, explain_plots, pickers, subject
+from explorer.ui.gallery import Card, gallery, sources, strips
+from explorer.ui.plots import BADGES, letter, tone
+from explorer.ui.session import asker, backend, plain, section
+from explorer.ui.subject import Subject
+from explorer.ui.tables import Column, Row, table
+from explorer.ui.waiting import waiting
+
+PLOT = {"displayModeBar": False}
+CONCEPTS = {LIST: "Words", LABELS: "Labels"}
+POOLED = {"mean": "Mean", "max": "Maximum"}
+SEPARATOR = ","
+
+
+def controls(about: Subject) -> ExplainQuestion:
+    """What to explain with, as the address says."""
+    mode = pickers.segments("concepts", "Concepts", CONCEPTS, LIST)
+    pool = pickers.segments("pool", "Signal", POOLED, "mean")
+    with st.popover("Search", icon=":material/tune:"):
+        longest = address.integer("longest", 10, 1, 30, "length") or 10
+        st.slider("Terms at most", 1, 30, **pickers.bind("longest", longest))
+        least = address.number("tolerance", 0.02, 0.0, 0.5, "tolerance")
+        st.number_input(
+            "Each must gain",
+            0.0,
+            0.5,
+            step=0.005,
+            format="%.3f",
+            help="Correlation on the validation pictures that a further concept must add.",
+            **pickers.bind("tolerance", least),
+        )
+        lowers = address.choice("inhibitory", "False", ["False", "True"]) == "True"
+        st.toggle(
+            "Inhibitory concepts",
+            help="Also propose concepts that lower the signal.",
+            **pickers.bind("inhibitory", lowers),
+        )
+    params = {"length": longest, "tolerance": least, "inhibitory": lowers}
+    return ExplainQuestion(about.neuron, Concepts(mode), pool, params)
+
+
+def notes(found: Explanation) -> None:
+    """What must be known before the numbers are believed."""
+    if found.notice:
+        st.caption(f":material/info: {plain(found.notice)}")
+    elif found.embedder == "conse":
+        st.caption(
+            ":material/info: Words are read by ConSE (approximate), an offline stand-in for CLIP: "
+            "it knows nouns well, colours and textures hardly."
+        )
+
+
+def measures(found: Explanation) -> None:
+    """How well the explanation predicts pictures that it never saw, and what chance does."""
+    grid = st.grid(5, min_column_width=120, gap="xsmall", border=True)
+    test = found.test
+    grid.metric(
+        "Test correlation ↑",
+        f"{test.value:.3f}",
+        help=f"On {test.n:,} pictures never seen by the fit; 95 % interval {test.low:.2f} to "
+        f"{test.high:.2f}. Validation: {found.validation:.3f}.",
+    )
+    grid.metric("95 % interval", f"{test.low:.2f} to {test.high:.2f}", help=f"n = {test.n:,}")
+    grid.metric(
+        "Chance",
+        f"{found.null:.3f} ± {found.null_sd:.3f}",
+        help="The same search on shuffled signals: mean and spread of its test correlation.",
+    )
+    name, value = found.single
+    grid.metric(
+        "Best single concept",
+        f"{value:.3f}",
+        help=f"{plain(name)}: best on the validation pictures.",
+    )
+    name, value = found.frequent
+    grid.metric(
+        "Most frequent concept",
+        f"{value:.3f}",
+        help=f"{plain(name)} responds most over the training pictures.",
+    )
+
+
+def terms(found: Explanation) -> None:
+    """The terms as signed bars, with what they are added to."""
+    with st.container(border=True):
+        st.subheader("What it means", anchor=False)
+        st.plotly_chart(
+            explain_plots.bars(found), config=PLOT, key="terms", alt="Weights of the concepts"
+        )
+        train, validation, _ = found.pictures
+        st.caption(
+            f"activation ≈ {found.bias:.3g} + Σ weight × P(concept) · searched "
+            f"{found.considered:,} concepts · fitted on {train:,} pictures, chosen on "
+            f"{validation:,}"
+            + (f" · {found.left_out:,} pictures left out" if found.left_out else "")
+        )
+
+
+def pictures(about: Subject, found: Explanation) -> None:
+    """Predicted against actual, and the pictures that are said most wrongly."""
+    with st.container(border=True):
+        st.subheader("Predicted against actual", anchor=False)
+        drawn = explain_plots.scatter(about.ws, about.images, found, subject.pick, "scatter")
+        st.caption(f"{drawn:,} of {found.test.n:,} test pictures; point at one to see it.")
+    over, under = explain_plots.extremes(found)
+    halves = st.grid(2, min_column_width=300)
+    for title, colour, places, key in (
+        ("Said too high", "#f59e0b", over, "over"),
+        ("Said too low", "#10b981", under, "under"),
+    ):
+        with halves.cell(), st.container(border=True):
+            st.subheader(title, anchor=False)
+            _gallery(about, found, places, colour, key, title)
+
+
+def _gallery(
+    about: Subject, found: Explanation, places: np.ndarray, colour: str, key: str, title: str
+) -> None:
+    index = found.index[places]
+    cards = []
+    for at, source in zip(places.tolist(), sources(about.ws, index), strict=True):
+        image = int(found.index[at])
+        label = about.images.label(image)
+        off = float(found.predicted[at] - found.actual[at])
+        said = f"predicted {found.predicted[at]:.2f}, actual {found.actual[at]:.2f}"
+        cards.append(
+            Card(
+                image,
+                source,
+                f"{label or about.images.paths[image]}, {said}",
+                label,
+                f"{off:+.2f}",
+                colour=colour,
+            )
+        )
+    gallery(cards, key=key, name=title, on_click=subject.pick)
+
+
+def own_words(about: Subject, question: ExplainQuestion, found: Explanation | None) -> None:
+    """Concepts that the person writes, fitted and scored at once."""
+    with st.container(border=True):
+        st.subheader("Your own words", anchor=False)
+        text = address.text("typed")
+        st.text_input(
+            "Concepts, with commas between them",
+            max_chars=address.LONGEST,
+            placeholder="dog, round, green leaves",
+            **pickers.bind("typed", text),
+        )
+        if not text.strip():
+            st.caption("Write what you believe the neuron responds to: weights are fitted for you.")
+            return
+        with section():
+            words = lists.read(text.replace(SEPARATOR, "\n"))
+            answer = backend().explanations.explanation(replace(question, typed=words), asker())
+            if isinstance(answer, Status):
+                waiting(answer, brief=True)
+                return
+            grid = st.grid(2, min_column_width=120, gap="xsmall")
+            grid.metric("Test correlation ↑", f"{answer.test.value:.3f}", help=_interval(answer))
+            if found is not None:
+                grid.metric("Against the search", f"{answer.test.value - found.test.value:+.3f}")
+            st.plotly_chart(
+                explain_plots.bars(answer, tone(2)),
+                config=PLOT,
+                key="own-terms",
+                alt="Weights of your concepts",
+            )
+
+
+def _interval(found: Explanation) -> str:
+    test = found.test
+    return f"95 % interval {test.low:.2f} to {test.high:.2f} on {test.n:,} unseen pictures."
+
+
+def ranges(about: Subject, question: ExplainQuestion) -> None:
+    """Where in its range the neuron matters; measured when asked for."""
+    with st.container(border=True):
+        st.subheader("Where in its range it matters", anchor=False)
+        wanted = address.choice("ranges", "0", ["0", "1"]) == "1"
+        if not wanted:
+            st.caption(
+                "Top pictures alone mislead: see what wins in each part of the range, and where "
+                "taking the channel out changes the network's answers."
+            )
+            st.button(
+                "Measure",
+                icon=":material/stacked_bar_chart:",
+                on_click=address.put,
+                kwargs={"ranges": "1"},
+            )
+            return
+        answer = backend().explanations.ranges(
+            about.neuron, question.concepts, asker(), question.pool
+        )
+        if isinstance(answer, Status):
+            waiting(answer, brief=True)
+            return
+        st.plotly_chart(
+            explain_plots.ranges(answer),
+            config=PLOT,
+            key="ranges",
+            alt="Pictures and share of the effect by activation",
+        )
+        steps = range(len(answer.counts))[::-1]
+        seen = strips(about.ws, about.images, {step: answer.examples[step][:4] for step in steps})
+        rows = [
+            Row(
+                {
+                    "range": f"{answer.edges[step]:.2f} – {answer.edges[step + 1]:.2f}",
+                    "pictures": f"{answer.counts[step]:,}",
+                    "effect": _percent(answer.share[step]),
+                    "examples": seen[step],
+                    "wins": ", ".join(name for name, _ in answer.concepts[step][:3]) or "–",
+                }
+            )
+            for step in steps
+        ]
+        table(RANGE_COLUMNS, rows, key="range-table", name="Steps of the range", size=30)
+        tops = [
+            f"top {part:.2%}: {share:.1%}"
+            for part, share in zip(answer.quantiles, answer.top, strict=True)
+            if np.isfinite(share)
+        ]
+        st.caption(
+            plain(
+                "Share of the effect that the pictures with the highest activation have — "
+                f"{' · '.join(tops)}. Effect: half change of cross-entropy, half of answers, of "
+                f"the network's own first answer, without the channel; {answer.measured:,} "
+                "pictures measured.",
+                600,
+            )
+        )
+
+
+RANGE_COLUMNS = (
+    Column("range", "Activation"),
+    Column("pictures", "Pictures", "number"),
+    Column("effect", "Effect", "number"),
+    Column("examples", "Highest of them", "pictures"),
+    Column("wins", "Concepts that win here", "wide"),
+)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if np.isfinite(share) else "–"
+
+
+def parts(
+    about: Subject, question: ExplainQuestion, split: SplitQuestion, whole: Explanation
+) -> None:
+    """The virtual neurons' explanations beside the whole neuron's; worked out when asked for."""
+    wanted = address.choice("parts", "0", ["0", "1"]) == "1"
+    if not wanted:
+        st.button(
+            "Explain each virtual neuron",
+            icon=":material/call_split:",
+            on_click=address.put,
+            kwargs={"parts": "1"},
+        )
+        return
+    answer = backend().split(split, asker())
+    if isinstance(answer, Status):
+        waiting(answer)
+        return
+    if answer.k == 1:
+        st.info("The split has one virtual neuron, which is the neuron itself.")
+        return
+    shown: Sequence[int] = range(answer.k)
+    grid = st.grid(min(answer.k + 1, 3), min_column_width=280)
+    with grid.cell(), st.container(border=True):
+        _part("Whole neuron", None, whole, "whole")
+    for virtual in shown:
+        with grid.cell(), st.container(border=True), section():
+            asked = replace(question, split=split, virtual=virtual)
+            found = backend().explanations.explanation(asked, asker())
+            if isinstance(found, Status):
+                waiting(found, brief=True)
+                return
+            _part(f"Virtual neuron {letter(virtual)}", virtual, found, f"part-{virtual}")
+            _examples(about, answer, virtual)
+
+
+def _part(title: str, virtual: int | None, found: Explanation, key: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        colour: Any = "gray" if virtual is None else BADGES[virtual % len(BADGES)]
+        st.badge(title, color=colour)
+        st.markdown(f"test correlation **{found.test.value:.3f}**", help=_interval(found))
+    colour = tone(virtual) if virtual is not None else tone(7)
+    st.plotly_chart(
+        explain_plots.bars(found, colour), config=PLOT, key=f"bars-{key}", alt=f"Terms of {title}"
+    )
+    left = f" · {found.left_out:,} pictures left out" if found.left_out else ""
+    st.caption(f"chance {found.null:.3f} ± {found.null_sd:.3f}{left}")
+
+
+def _examples(about: Subject, split: Split, virtual: int) -> None:
+    mine = np.flatnonzero(split.labels == virtual)[:5]
+    index = split.references.index[mine]
+    cards = [
+        Card(int(image), source, about.images.label(int(image)) or about.images.paths[int(image)])
+        for image, source in zip(index, sources(about.ws, index, size=64), strict=True)
+    ]
+    gallery(cards, key=f"examples-{virtual}", name=f"Pictures of {letter(virtual)}", size="small")
