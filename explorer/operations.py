@@ -144,6 +144,8 @@ def report(workspace: Workspace, operations: Sequence[Operation], pictures: int)
     """The operations in order, judged."""
     if not 1 <= len(operations) <= MOST_OPERATIONS:
         raise BadInput(f"Give 1 to {MOST_OPERATIONS} operations, not {len(operations)}.")
+    for each in operations:
+        Neuron.parse(workspace.name, each.neuron)
     if not 1 <= pictures <= 1_000_000:
         raise BadInput(f"Compare the networks on at least one picture, not on {pictures}.")
     args = {"operations": [each.text for each in operations], "pictures": pictures}
