@@ -110,6 +110,27 @@ def test_planted_circuits_are_recovered_at_known_k(name: str, circuits: int) -> 
     assert split.map.shape == (60, 2)
 
 
+def test_references_without_relevance_belong_to_no_virtual_neuron() -> None:
+    lab = PlantedLab(2, references=40)
+    lab.rows[5:25] = 0
+    method = METHODS["pure"]
+    split = method.split(lab, lab.references_, read_params(method.Params, {"k": 2}), silent)
+    assert (split.labels[5:25] == -1).all()
+    rest = np.r_[0:5, 25:40]
+    assert adjusted_rand(split.labels[rest], lab.truth[rest]) == pytest.approx(1)
+    assert split.scores["outliers"] == 0.5
+    labels, _ = method.assign(lab.rows.astype(np.float32), split)
+    assert (labels[5:25] == -1).all()
+
+
+def test_a_neuron_at_its_bias_everywhere_is_refused() -> None:
+    lab = PlantedLab(2)
+    lab.rows[:] = 0
+    method = METHODS["pure"]
+    with pytest.raises(NoCluster, match="at its bias"):
+        method.split(lab, lab.references_, method.Params(), silent)
+
+
 @pytest.mark.parametrize("circuits", [1, 2, 3])
 def test_auto_finds_how_many_circuits_there_are(circuits: int) -> None:
     lab = PlantedLab(circuits, references=100)

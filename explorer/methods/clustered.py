@@ -52,24 +52,33 @@ def cluster(
 ) -> Split:
     """Divide the references by k-means on ``rows`` f32[K,D] (``params.k``, 0 = automatic).
 
-    ``params`` needs ``k`` and ``seed``. Scores hold the silhouette, its null (rows with shuffled
+    Rows of nothing but zeros (no relevance reaches the lower layer: the neuron is at its bias)
+    belong to no virtual neuron. ``params`` needs ``k`` and ``seed``. Scores hold the share of such
+    ``outliers``, and the silhouette, its null (rows with shuffled
     columns) and the stability over resamples, in [-1, 1], higher is better; they are absent for
     k = 1. ``provenance`` gains the ``profile`` of the same scores for every k that was tried, and
     the k that ``auto`` chooses.
     """
-    if params.k > len(rows):
+    used = rows.any(axis=1)
+    count = int(used.sum())
+    if not count:
         raise NoCluster(
-            f"{params.k} virtual neurons need as many references, and there are {len(rows)}: "
+            f"None of the {len(rows)} references has anything to divide in {space}: the neuron is "
+            "at its bias there, so choose another lower layer or neuron."
+        )
+    if params.k > count:
+        raise NoCluster(
+            f"{params.k} virtual neurons need as many references, and there are {count}: "
             "choose a smaller k."
         )
-    labels, centroids, scores, profile = _divide(rows, params.k, params.seed)
+    labels, centroids, scores, profile = _divide(rows[used], params.k, params.seed)
     if len(centroids) < params.k:
         raise NoCluster(
-            f"The {len(rows)} references have only {len(centroids)} distinct rows in {space}: "
+            f"The {count} references have only {len(centroids)} distinct rows in {space}: "
             "choose a smaller k or another space."
         )
     strength = np.zeros((len(centroids), len(rows)), np.float32)
-    strength[labels, np.arange(len(rows))] = 1.0
+    strength[labels, np.flatnonzero(used)] = 1.0
     return Split(
         neuron=references.neuron,
         method=method.name,
@@ -81,14 +90,16 @@ def cluster(
         centroid=centroids,
         space=space,
         map=clustering.principal_plane(rows),
-        scores=scores,
+        scores={"outliers": 1 - count / len(rows), **scores},
         provenance={**origin(lab), "profile": profile},
     )
 
 
 def nearest_centroid(rows: np.ndarray, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest centroid of each row, and its distance over that to the second nearest."""
-    return clustering.nearest(rows, split.centroid)
+    """The nearest centroid of each row, and its distance over that to the second nearest; rows of
+    nothing but zeros belong to none (-1)."""
+    labels, ratio = clustering.nearest(rows, split.centroid)
+    return np.where(rows.any(axis=1), labels, -1), ratio
 
 
 def _divide(

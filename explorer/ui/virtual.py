@@ -28,11 +28,16 @@ PICTURES = 4
 
 def virtual_neurons(about: Subject, split: Split, crops: Crops | Status | None) -> None:
     """One card for each virtual neuron."""
-    if split.k == 1:
+    if split.k == 1 and split.params.get("k", 0) == 0:
         st.info(
             "The references hold together: no split of them beats chance. "
             "Choose a number of virtual neurons to divide them all the same.",
             icon=":material/adjust:",
+        )
+    if outliers := int((split.labels < 0).sum()):
+        st.caption(
+            f"{outliers} of {len(split.labels)} references belong to none of them: in "
+            f"{plain(split.space)} nothing of them is left to divide."
         )
     lower = _lower(about, split)
     grid = st.grid(min(split.k, 2 if split.k in (2, 4) else 3), min_column_width=300)
