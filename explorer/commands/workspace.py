@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from explorer.commands.command import Command, Found, progress
+from explorer.embedders import title
 from explorer.records import ImageSet, LayerTable
 from explorer.session import Session
 from explorer.settings import load_settings
@@ -50,7 +51,11 @@ def neurons(args: argparse.Namespace) -> Found:
     if args.search:
         text = args.search
         answer = session.wait(lambda: ask.search(session.ws, args.layer, text, session.asker))
-        found |= {"search": answer.text, "embedder": answer.embedder, "notice": answer.notice}
+        found |= {
+            "search": answer.text,
+            "embedder": title(answer.embedder),
+            "notice": answer.notice,
+        }
         score = answer.score
         column = np.nan_to_num(score, nan=-np.inf)
     order = np.argsort(-column, kind="stable")[: max(args.limit, 0)]
