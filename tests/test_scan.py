@@ -1,0 +1,130 @@
+"""The scan against a slow twin: one picture at a time, through the library's own network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures
+
+from explorer.arrays import ScanArrays
+from explorer.compute.scan import scan, to_input
+from explorer.images.pictures import view
+from explorer.images.sets import open_set
+from explorer.networks.graph import Network
+from explorer.networks.zoo import load
+from explorer.records import ImageSet, OutOfMemory, Scan
+
+LAYERS = (LOWER, LAYER)
+
+
+def silent(fraction: float, message: str) -> None:
+    """Progress nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network.build(load(NETWORK, WEIGHTS))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    folder = draw_pictures(tmp_path_factory.mktemp("scan") / "pictures", each=14)
+    (folder / "disc" / "07.png").write_bytes(b"broken")
+    return open_set(str(folder), folder.parent)
+
+
+def scanned(network: Network, images: ImageSet, folder: Path) -> dict[str, Scan]:
+    arrays = ScanArrays(folder)
+    layers = [network.info.layer(name) for name in LAYERS]
+    with arrays.writer(layers, len(images)) as writer:
+        scan(network, images, writer, silent)
+    found = {name: arrays.read(name) for name in LAYERS}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def test_a_scan_equals_looking_at_one_picture_at_a_time(
+    network: Network, images: ImageSet, tmp_path: Path
+) -> None:
+    found = scanned(network, images, tmp_path)
+    model = load(NETWORK, WEIGHTS).model.eval()
+    maps: dict[str, torch.Tensor] = {}
+    for name in LAYERS:
+        module = model.get_submodule(name)
+        module.register_forward_hook(lambda _m, _i, out, name=name: maps.update({name: out}))
+    for image, path in enumerate(images.paths):
+        if path == "disc/07.png":
+            continue
+        pixels = view(images.root, path, network.info.preprocess)
+        with torch.no_grad():
+            model(to_input(pixels[None], network))
+        for name in LAYERS:
+            values = maps[name][0].flatten(1)
+            each = found[name]
+            assert np.allclose(each.maximum[:, image], values.amax(1), rtol=2e-3, atol=1e-4)
+            assert np.allclose(each.mean[:, image], values.mean(1), rtol=2e-3, atol=1e-4)
+            places = torch.from_numpy(each.position[:, image].astype(np.int64))
+            at = values.gather(1, places[:, None])[:, 0]
+            assert torch.allclose(at, values.amax(1), rtol=1e-4, atol=1e-6)
+
+
+def test_a_picture_that_cannot_be_read_is_set_aside(
+    network: Network, images: ImageSet, tmp_path: Path
+) -> None:
+    found = scanned(network, images, tmp_path)[LAYER]
+    broken = images.paths.index("disc/07.png")
+    assert [path for path, _ in found.skipped] == ["disc/07.png"]
+    assert np.flatnonzero(~found.valid).tolist() == [broken]
+
+
+def test_little_memory_makes_smaller_batches_and_the_same_scan(
+    network: Network, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = scanned(network, images, tmp_path / "whole")
+    features = network.features
+
+    def crowded(x: torch.Tensor, layers: Sequence[str], reduce: Any = None) -> Any:
+        if len(x) > 5:
+            raise torch.OutOfMemoryError("out of memory")
+        return features(x, layers, reduce)
+
+    monkeypatch.setattr(network, "features", crowded)
+    parts = scanned(network, images, tmp_path / "parts")
+    for name in LAYERS:
+        assert np.allclose(whole[name].maximum, parts[name].maximum, rtol=2e-3, atol=1e-4)
+        assert np.array_equal(whole[name].valid, parts[name].valid)
+
+
+def test_no_memory_at_all_is_one_sentence(
+    network: Network, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(network, "features", full)
+    with pytest.raises(OutOfMemory, match="single picture"):
+        scanned(network, images, tmp_path)
+
+
+def test_a_stopped_scan_goes_on_to_the_same_bytes(
+    network: Network, images: ImageSet, tmp_path: Path
+) -> None:
+    whole = scanned(network, images, tmp_path / "whole")
+    layers = [network.info.layer(name) for name in LAYERS]
+
+    def stop(fraction: float, message: str) -> None:
+        raise KeyboardInterrupt
+
+    arrays = ScanArrays(tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt), arrays.writer(layers, len(images)) as writer:
+        scan(network, images, writer, stop)
+    assert 0 < arrays.progress(LAYER) < 1
+    assert arrays.read(LAYER) is None
+    parts = scanned(network, images, tmp_path / "parts")
+    for name in LAYERS:
+        for each in ("maximum", "mean", "position", "valid"):
+            assert np.array_equal(getattr(whole[name], each), getattr(parts[name], each))
