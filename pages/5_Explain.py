@@ -7,7 +7,7 @@ frame.guard()
 import streamlit as st
 
 from explorer.records import Explanation, Status
-from explorer.ui import explain, neuron, pickers
+from explorer.ui import explain, explain_range, neuron, pickers
 from explorer.ui.places import look
 from explorer.ui.session import asker, backend, section
 from explorer.ui.subject import Subject
@@ -48,11 +48,13 @@ def show(about: Subject) -> None:
             explain.notes(found)
         with main:
             explain.terms(found)
-            explain.pictures(about, found)
+            explain.prediction(about, found)
     with side:
         explain.own_words(about, question, found)
-        with section():
-            explain.ranges(about, question)
+        if found is not None:
+            explain.residuals(about, found)
+    with section():
+        explain_range.ranges(about, question)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.subheader("Virtual neurons", anchor=False, width="content")
         method, params = pickers.splitting(about.layer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,7 +68,7 @@ def test_an_explanation_with_its_scores_and_pictures() -> None:
     assert not app.error
     metrics = {each.label for each in app.metric}
     assert {"Test correlation ↑", "Chance", "Best single concept"} <= metrics
-    assert {"What it means", "Predicted against actual", "Said too high", "Said too low"} <= {
+    assert {"What it means", "Predicted against actual", "Predicted too high"} <= {
         each.value for each in app.subheader
     }
     assert components(app, "scatter")

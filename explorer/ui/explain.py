@@ -15,11 +15,10 @@ from explorer.concepts import lists
 from explorer.explanations import LABELS, LIST, Concepts, ExplainQuestion
 from explorer.records import Explanation, Split, Status
 from explorer.ui import address, explain_plots, pickers, subject
-from explorer.ui.gallery import Card, gallery, sources, strips
+from explorer.ui.gallery import Card, gallery, sources
 from explorer.ui.plots import BADGES, letter, tone
 from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.subject import Subject
-from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
 
 PLOT = {"displayModeBar": False}
@@ -73,25 +72,43 @@ def measures(found: Explanation) -> None:
     grid.metric(
         "Test correlation ↑",
         f"{test.value:.3f}",
-        help=f"On {test.n:,} pictures never seen by the fit; 95 % interval {test.low:.2f} to "
-        f"{test.high:.2f}. Validation: {found.validation:.3f}.",
+        delta=f"{test.low:.2f} to {test.high:.2f}",
+        delta_color="off",
+        delta_arrow="off",
+        help=f"On {test.n:,} pictures never seen by the fit, with its 95 % interval.",
     )
-    grid.metric("95 % interval", f"{test.low:.2f} to {test.high:.2f}", help=f"n = {test.n:,}")
+    grid.metric(
+        "Validation",
+        f"{found.validation:.3f}",
+        delta=f"{len(found.terms)} term{'' if len(found.terms) == 1 else 's'}",
+        delta_color="off",
+        delta_arrow="off",
+        help="Correlation on the pictures that chose the terms: flattering by design.",
+    )
     grid.metric(
         "Chance",
-        f"{found.null:.3f} ± {found.null_sd:.3f}",
+        f"{found.null:.3f}",
+        delta=f"± {found.null_sd:.3f}",
+        delta_color="off",
+        delta_arrow="off",
         help="The same search on shuffled signals: mean and spread of its test correlation.",
     )
     name, value = found.single
     grid.metric(
         "Best single concept",
         f"{value:.3f}",
-        help=f"{plain(name)}: best on the validation pictures.",
+        delta=plain(name, 40),
+        delta_color="off",
+        delta_arrow="off",
+        help=f"{plain(name)}: by itself best on the validation pictures.",
     )
     name, value = found.frequent
     grid.metric(
         "Most frequent concept",
         f"{value:.3f}",
+        delta=plain(name, 40),
+        delta_color="off",
+        delta_arrow="off",
         help=f"{plain(name)} responds most over the training pictures.",
     )
 
@@ -112,19 +129,22 @@ def terms(found: Explanation) -> None:
         )
 
 
-def pictures(about: Subject, found: Explanation) -> None:
-    """Predicted against actual, and the pictures that are said most wrongly."""
+def prediction(about: Subject, found: Explanation) -> None:
+    """Predicted against actual, a point for each test picture."""
     with st.container(border=True):
         st.subheader("Predicted against actual", anchor=False)
         drawn = explain_plots.scatter(about.ws, about.images, found, subject.pick, "scatter")
         st.caption(f"{drawn:,} of {found.test.n:,} test pictures; point at one to see it.")
+
+
+def residuals(about: Subject, found: Explanation) -> None:
+    """The test pictures that are predicted most wrongly."""
     over, under = explain_plots.extremes(found)
-    halves = st.grid(2, min_column_width=300)
     for title, colour, places, key in (
-        ("Said too high", "#f59e0b", over, "over"),
-        ("Said too low", "#10b981", under, "under"),
+        ("Predicted too high", "#f59e0b", over, "over"),
+        ("Predicted too low", "#10b981", under, "under"),
     ):
-        with halves.cell(), st.container(border=True):
+        with st.container(border=True):
             st.subheader(title, anchor=False)
             _gallery(about, found, places, colour, key, title)
 
@@ -187,79 +207,6 @@ def own_words(about: Subject, question: ExplainQuestion, found: Explanation | No
 def _interval(found: Explanation) -> str:
     test = found.test
     return f"95 % interval {test.low:.2f} to {test.high:.2f} on {test.n:,} unseen pictures."
-
-
-def ranges(about: Subject, question: ExplainQuestion) -> None:
-    """Where in its range the neuron matters; measured when asked for."""
-    with st.container(border=True):
-        st.subheader("Where in its range it matters", anchor=False)
-        wanted = address.choice("ranges", "0", ["0", "1"]) == "1"
-        if not wanted:
-            st.caption(
-                "Top pictures alone mislead: see what wins in each part of the range, and where "
-                "taking the channel out changes the network's answers."
-            )
-            st.button(
-                "Measure",
-                icon=":material/stacked_bar_chart:",
-                on_click=address.put,
-                kwargs={"ranges": "1"},
-            )
-            return
-        answer = backend().explanations.ranges(
-            about.neuron, question.concepts, asker(), question.pool
-        )
-        if isinstance(answer, Status):
-            waiting(answer, brief=True)
-            return
-        st.plotly_chart(
-            explain_plots.ranges(answer),
-            config=PLOT,
-            key="ranges",
-            alt="Pictures and share of the effect by activation",
-        )
-        steps = range(len(answer.counts))[::-1]
-        seen = strips(about.ws, about.images, {step: answer.examples[step][:4] for step in steps})
-        rows = [
-            Row(
-                {
-                    "range": f"{answer.edges[step]:.2f} – {answer.edges[step + 1]:.2f}",
-                    "pictures": f"{answer.counts[step]:,}",
-                    "effect": _percent(answer.share[step]),
-                    "examples": seen[step],
-                    "wins": ", ".join(name for name, _ in answer.concepts[step][:3]) or "–",
-                }
-            )
-            for step in steps
-        ]
-        table(RANGE_COLUMNS, rows, key="range-table", name="Steps of the range", size=30)
-        tops = [
-            f"top {part:.2%}: {share:.1%}"
-            for part, share in zip(answer.quantiles, answer.top, strict=True)
-            if np.isfinite(share)
-        ]
-        st.caption(
-            plain(
-                "Share of the effect that the pictures with the highest activation have — "
-                f"{' · '.join(tops)}. Effect: half change of cross-entropy, half of answers, of "
-                f"the network's own first answer, without the channel; {answer.measured:,} "
-                "pictures measured.",
-                600,
-            )
-        )
-
-
-RANGE_COLUMNS = (
-    Column("range", "Activation"),
-    Column("pictures", "Pictures", "number"),
-    Column("effect", "Effect", "number"),
-    Column("examples", "Highest of them", "pictures"),
-    Column("wins", "Concepts that win here", "wide"),
-)
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if np.isfinite(share) else "–"
 
 
 def parts(

@@ -15,7 +15,7 @@ from explorer.ui.plots import GREY, TONES
 
 POINTS = 200
 """Pictures in the scatter; beyond, they are drawn evenly by rank."""
-EXTREMES = 8
+EXTREMES = 6
 LEAST = "#ef4444"
 
 _scatter = component("scatter")
@@ -32,20 +32,23 @@ def bars(found: Explanation, colour: str = TONES[0], most: float | None = None) 
             orientation="h",
             marker={"color": [colour if weight >= 0 else LEAST for weight in weights]},
             text=[f"{weight:+.2g}" for weight in weights],
-            textposition="auto",
+            textposition="outside",
             cliponaxis=False,
             hovertemplate="%{y}: %{x:.3g}<extra></extra>",
         )
     )
     most = most or max((abs(weight) for weight in weights), default=1.0)
-    low = min(0.0, *weights) if weights else 0.0
+    low = min([0.0, *weights])
+    room = 0.2 * (most - low)  # for the numbers at the ends of the bars
     figure.update_layout(
         height=46 + 30 * max(len(terms), 1),
         margin={"l": 4, "r": 12, "t": 4, "b": 4},
         bargap=0.3,
         font={"family": "Inter, sans-serif", "size": 12},
     )
-    figure.update_xaxes(fixedrange=True, range=[low * 1.15, most * 1.15], zeroline=True)
+    figure.update_xaxes(
+        fixedrange=True, range=[low - room if low < 0 else 0, most + room], zeroline=True
+    )
     figure.update_yaxes(fixedrange=True, automargin=True, type="category")
     return figure
 
@@ -118,6 +121,8 @@ def ranges(found: RangeAnalysis) -> go.Figure:
         yaxis2={
             "overlaying": "y",
             "side": "right",
+            "tickmode": "auto",
+            "nticks": 5,
             "tickformat": ".0%",
             "rangemode": "tozero",
             "showgrid": False,

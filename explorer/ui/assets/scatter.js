@@ -9,7 +9,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (text !== undefined) node.textContent = text;
     return node;
   };
-  const W = 640, H = 360, LEFT = 44, RIGHT = 10, TOP = 10, BOTTOM = 40;
+  const W = 640, H = 430, LEFT = 44, RIGHT = 10, TOP = 10, BOTTOM = 40;
   const values = data.points.flatMap((point) => [point.x, point.y]);
   const low = Math.min(...values), high = Math.max(...values, low + 1e-9);
   const span = (high - low) * 1.04, start = low - (high - low) * 0.02;
