@@ -39,8 +39,22 @@ class Studies:
         asked = questions.sweep(opened.workspace, question, opened.layer, channels)
         return self._desk.ask(asked, opened.identity, asker, Sweep)
 
-    def evaluation(self, ws: str, study: Study, asker: Asker) -> Evaluation | Status:
-        """Methods compared on a sample of a layer's neurons."""
+    def judges(self, ws: str) -> dict[str, str]:
+        """Embedders to offer as judges, by name, with their titles: the workspace's own first."""
+        workspace = self._desk.settings.workspace(ws)
+        features = f"network:{embedders.CONSE_NETWORK}@{embedders.CONSE_WEIGHTS}"
+        names = dict.fromkeys([workspace.embedder, embedders.CONSE, features])
+        return {
+            name: embedders.title(name)
+            for name in names
+            if embedders.parse(name).model != workspace.network or name == workspace.embedder
+        }
+
+    def evaluation(
+        self, ws: str, study: Study, asker: Asker, start: bool = True
+    ) -> Evaluation | Status | None:
+        """Methods compared on a sample of a layer's neurons; None where that is not known and it
+        is not to ``start``."""
         opened = self._desk.open(ws, asker)
         if isinstance(opened, Status):
             return opened
@@ -51,7 +65,8 @@ class Studies:
                 return info
             study = replace(study, judges=(info.used,))
         question = questions.evaluation(opened.workspace, study)
-        return self._desk.ask(question, opened.identity, asker, Evaluation)
+        ask = self._desk.ask if start else self._desk.known
+        return ask(question, opened.identity, asker, Evaluation)
 
     def ranking(
         self, question: SplitQuestion, virtual: int, count: int, asker: Asker

@@ -28,11 +28,12 @@ NAMES = (
     *("sort", "order", "show", "find", "text"),
     *("concepts", "pool", "longest", "tolerance", "inhibitory", "typed", "ranges", "parts"),
     *("compare", "methods", "judge", "pair", "judges", "sample", "ks", "count", "draw", "at"),
-    "measure",
+    *("measure", "before"),
+    *("edits", "into", "groups", "rule", "rho", "evidence", "tau", "share", "gamma"),
 )
 OF_A_NEURON = ("page", "picture", "a", "b")
 """Names that mean nothing once another neuron is looked at."""
-OF_A_LAYER = ("neuron", "lower", "find", *OF_A_NEURON)
+OF_A_LAYER = ("neuron", "lower", "find", "groups", *OF_A_NEURON)
 """Names that mean nothing once another layer is looked at."""
 
 

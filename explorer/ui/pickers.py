@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -62,6 +63,36 @@ def segments(
         **bind(name, value, forget),
     )
     return value
+
+
+def several(
+    name: str,
+    label: str,
+    options: Sequence[str],
+    default: Sequence[str],
+    titles: Mapping[str, str] | None = None,
+    forget: Sequence[str] = (),
+    *,
+    pills: bool = False,
+    **more: Any,
+) -> list[str]:
+    """A list, or a row, to pick several options from. They lie in the address with spaces
+    between; what is not among ``options`` is kept, for whoever asks to check."""
+    key = f"pick-{name}"
+    chosen = list(dict.fromkeys(address.text(name, " ".join(default)).split()))
+    st.session_state[key] = chosen
+    row = partial(st.pills, selection_mode="multi") if pills else st.multiselect
+    row(
+        label,
+        list(dict.fromkeys([*options, *chosen])),
+        format_func=lambda each: (titles or {}).get(each, each),
+        key=key,
+        on_change=lambda: address.put(
+            **dict.fromkeys(forget), **{name: " ".join(st.session_state[key])}
+        ),
+        **more,
+    )
+    return chosen
 
 
 def page_number(pages: int, name: str = "page") -> int:
