@@ -652,7 +652,7 @@ class SurgeryReport:
     """Edits applied in order, and the edited network against the original on ``pictures`` real
     pictures: largest absolute logit ``difference`` in float32 and in float64, beside the largest
     logit ``scale``; how many pictures have another first class in float32 (``changed``);
-    ``accuracy`` f32[2,2]: first and first five classes right, before and after (NaN where the
+    ``accuracy`` f32[2,2]: before and after; first and first five classes right (NaN where the
     network does not know the labels). ``parameters`` and ``multiplications`` i64[2]: before and
     after."""
 

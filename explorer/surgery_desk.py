@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from explorer import operations
+import numpy as np
+
+from explorer import browse, operations
 from explorer.desk import Asker, Desk
 from explorer.operations import Operation, Wanted
 from explorer.records import Candidates, EditedNetwork, Maker, Status, SurgeryReport
@@ -36,6 +38,24 @@ class SurgeryDesk:
         if not start:
             return self._desk.known(question, opened.identity, asker, Candidates)
         return self._desk.ask(question, opened.identity, asker, Candidates)
+
+    def pictures(
+        self, made: Maker, pairs: Sequence[tuple[int, int]], ws: str, count: int, asker: Asker
+    ) -> list[list[int]] | Status:
+        """For each channel and label, the label's pictures on which the channel fires most; in
+        order of the set where the layer that shows the channel is not scanned."""
+        opened = self._desk.open(ws, asker)
+        if isinstance(opened, Status):
+            return opened
+        scan = self._desk.arrays(opened.identity).read(made.shown) if made.shown else None
+        found = []
+        for channel, label in pairs:
+            own = np.flatnonzero(opened.images.labels == label)
+            if scan is not None and channel < len(scan.maximum):
+                values = np.asarray(scan.maximum[channel, own], np.float32)
+                own = own[browse.highest(values, opened.images.sources[own], count)]
+            found.append([int(image) for image in own[:count]])
+        return found
 
     def report(
         self,

@@ -37,9 +37,25 @@ def test_published_rule_depends_on_the_order_for_negative_weights_and_symmetric_
     assert np.array_equal(there[weight > 0], back[weight > 0])
     assert not np.array_equal(there[weight < 0], back[weight < 0])
     assert (there[weight < 0] != dividing.SHARED).all(), "never shared below rho = 1"
-    there = dividing.divide(weight, means, 0.5, "symmetric")
-    back = swapped[dividing.divide(weight, means[::-1], 0.5, "symmetric")]
-    assert np.array_equal(there, back)
+    for rule in ("symmetric", "balanced"):
+        there = dividing.divide(weight, means, 0.5, rule)
+        back = swapped[dividing.divide(weight, means[::-1], 0.5, rule)]
+        assert np.array_equal(there, back)
+
+
+@pytest.mark.parametrize("concepts", [2, 3])
+def test_rules_agree_where_nothing_is_negative(concepts: int) -> None:
+    weight, means = drawn(concepts)
+    first, *others = (dividing.divide(abs(weight), means, 0.45, rule) for rule in dividing.RULES)
+    assert all(np.array_equal(first, other) for other in others)
+    assert len(set(first.tolist())) == concepts + 1
+
+
+def test_balanced_leaves_the_stronger_inhibition_to_the_other_concept() -> None:
+    owner = dividing.divide(
+        np.array([-1.0, -1, -1]), np.array([[1.0, 3, 2], [3, 1, 2]]), 0.5, "balanced"
+    )
+    assert owner.tolist() == [0, 1, dividing.SHARED]
 
 
 @pytest.mark.parametrize("rule", dividing.RULES)

@@ -156,7 +156,7 @@ def test_planted_channels_are_taken_apart() -> None:
             for row, source in zip(made[:2], (first, second), strict=True)
         )
     assert recovered["symmetric"] > 0.999
-    assert recovered["published"] < 0.9, "negative weights go to the other concept"
+    assert max(recovered["published"], recovered["balanced"]) < 0.9, "they misplace inhibition"
 
 
 @pytest.fixture(scope="module")

@@ -53,14 +53,15 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
 
 def test_candidates_by_classes(capsys: pytest.CaptureFixture[str]) -> None:
     loose = ("--tau", "0.001", "--share", "0.3", "--gamma", "1", "--least", "2")
-    found = run(capsys, "polysemantic", CONV, *loose)
-    assert (found["layer"], found["by"], found["how"]) == (CONV, "classes", "sliced backward")
+    found = run(capsys, "polysemantic", "conv1.6", *loose)
+    assert (found["layer"], found["by"], found["how"]) == ("conv1.6", "classes", "sliced backward")
+    assert found["candidates"]
     cosines = [each["cosine"] for each in found["candidates"]]
     assert cosines == sorted(cosines)
     for each in found["candidates"]:
         assert {"channel", "groups", "cosine"} == set(each)
         assert set(each["groups"]) <= {"disc", "stripes", "square"}
-    strict = run(capsys, "polysemantic", CONV, *loose[:4], "--gamma", "0", "--least", "2")
+    strict = run(capsys, "polysemantic", "conv1.6", *loose[:4], "--gamma", "0", "--least", "2")
     assert strict["candidates"] == []
 
 
@@ -142,7 +143,10 @@ TWO = ("--classes", "disc", "stripes", "-o", "{tmp}/x.json")
     [
         ((f"{CONV}:3", "--classes", "disc", "disc", "-o", "{tmp}/x.json"), "on both sides"),
         ((f"{CONV}:3", "--classes", "disc", "-o", "{tmp}/x.json"), "2 to 8 concepts"),
-        ((f"{CONV}:3", "--classes", "disc", "stripe", "-o", "{tmp}/x.json"), "mean stripes, square?"),
+        (
+            (f"{CONV}:3", "--classes", "disc", "stripe", "-o", "{tmp}/x.json"),
+            "mean stripes, square?",
+        ),
         (("fc:3", *TWO, "--rho", "0.0001"), "no input is left for"),
         ((f"{CONV}:3", *TWO, "--rho", "2"), "rho lies above 0"),
         ((f"{CONV}:3", *TWO, "--pictures", "0"), "at least one picture"),

@@ -14,7 +14,7 @@ from explorer.operations import PICTURES, Operation, Wanted, labels_named, renam
 from explorer.records import BadInput, EditedNetwork, ImageSet, Incision, Unavailable
 from explorer.session import Session
 
-RULES = ("symmetric", "published")
+RULES = ("symmetric", "balanced", "published")
 
 
 def polysemantic(args: argparse.Namespace) -> Found:

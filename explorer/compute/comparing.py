@@ -70,13 +70,13 @@ def compare(
 
 
 def _right(old: Tensor, new: Tensor, target: np.ndarray) -> np.ndarray:
-    """f64[B,2,2]: first and first five classes right, before and after; NaN where not known."""
+    """f64[B,2,2]: before and after; first and first five classes right; NaN where not known."""
     wanted = torch.as_tensor(target, device=old.device)[:, None]
     found = []
     for logits in (old, new):
         best = logits.topk(min(5, logits.shape[1])).indices == wanted
         found.append(torch.stack([best[:, 0], best.any(1)], 1).double().cpu().numpy())
-    right = np.stack(found, 2)
+    right = np.stack(found, 1)
     right[target < 0] = np.nan
     return np.asarray(right)
 

@@ -123,7 +123,7 @@ class _Scalpel:
     ) -> np.ndarray:
         """f32[G]: the criterion of each division, NaN where it cannot be used."""
         values = np.full(len(owners), np.nan, np.float32)
-        at = np.flatnonzero(usable)
+        at = np.flatnonzero(usable).tolist()
         made = [dividing.rows(self.row, owners[each], len(groups))[:-1] for each in at]
         concept = np.concatenate([np.full(len(each), k) for k, each in enumerate(groups)])
         responses = self.responses(np.concatenate(groups), np.concatenate(made), report)
@@ -146,12 +146,11 @@ class _Scalpel:
             parts = (made.double().sum(2), turned.clamp(min=0).mean(2), turned.amax(2))
             return tuple(host(part) for part in parts)
 
-        ids, total, positive, peak = [], [], [], []
+        found: list[list[np.ndarray]] = [[], [], [], []]
         for kept, parts in passing(self.lab, pictures, read, "Responses", report):
-            ids.append(kept)
-            for into, part in zip((total, positive, peak), parts, strict=True):
+            for into, part in zip(found, (kept, *parts), strict=True):
                 into.append(part)
-        return Responses(*(np.concatenate(each) for each in (ids, total, positive, peak)))
+        return Responses(*(np.concatenate(each) for each in found))
 
     def judge(self, edit: Edit, groups: Sequence[np.ndarray], report: Report) -> dict[str, Any]:
         """The measures of an Incision, on pictures that did not choose it."""

@@ -77,7 +77,8 @@ def outputs(layer: Weighted, h: Tensor, rows: Tensor, bias: Tensor | None, group
 def _padded(layer: nn.Conv2d, h: Tensor) -> Tensor:
     """The input with the zeros (or whatever the layer pads with) around it."""
     if isinstance(layer, Conv2dSame):
-        return pad_same(h, list(layer.kernel_size), list(layer.stride), list(layer.dilation))
+        kernel, stride, dilation = map(list, (layer.kernel_size, layer.stride, layer.dilation))
+        return cast(Tensor, pad_same(h, kernel, stride, dilation))
     pads = layer._reversed_padding_repeated_twice
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     return F.pad(h, pads, mode) if any(pads) else h

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -56,4 +56,4 @@ def targets_of(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
 
 
 def host(values: Tensor) -> np.ndarray:
-    return cast(np.ndarray, values.detach().cpu().numpy())
+    return values.detach().cpu().numpy()

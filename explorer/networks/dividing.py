@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-RULES = ("symmetric", "published")
+RULES = ("symmetric", "balanced", "published")
 RHOS = np.round(np.arange(1, 21) * 0.05, 2)
 SHARED = -1
 TINY = 1e-5
@@ -21,15 +21,20 @@ def divide(weight: np.ndarray, means: np.ndarray, rho: float, rule: str) -> np.n
     ``means`` f32[n,I]; ``rho`` above 0, at most 1. "published" compares the signed v: the first
     concept k with rho v_k > max of the other v takes the unit, so that for negative weights the
     order of the concepts matters; for two concepts it is the rule of the paper's code. "symmetric"
-    compares |v| and knows no order.
+    compares |v|: a unit belongs to the concept that drives it, up or down. "balanced" is the signed
+    rule without an order, v_k - max of the other v > (1 - rho) max |v|: a unit belongs to the
+    concept for which it raises the channel more, or holds it down less. For weights and means
+    above zero all three are the same.
     """
     relevance = np.asarray(weight, np.float64) * np.asarray(means, np.float64)
+    largest = np.abs(relevance).max(axis=0)
     if rule == "symmetric":
         relevance = np.abs(relevance)
     owner = np.full(relevance.shape[1], SHARED, np.int32)
-    for concept in range(len(relevance)):
+    for concept, own in enumerate(relevance):
         others = np.delete(relevance, concept, axis=0).max(axis=0)
-        owner[(owner == SHARED) & (rho * relevance[concept] > others)] = concept
+        wins = own - others > (1 - rho) * largest if rule == "balanced" else rho * own > others
+        owner[(owner == SHARED) & wins] = concept
     return owner
 
 
@@ -55,7 +60,7 @@ def criterion(positive: np.ndarray, concept: np.ndarray, rule: str) -> float:
     """How well rows d_1 ... d_n separate the concepts; higher is better.
 
     ``positive`` f32[N,n] is sum_hw max(d, 0) per picture and row, ``concept`` i64[N] whose picture
-    it is. "published": sum over concepts of the mean of P(own) / (P(others) + 1e-5). "symmetric":
+    it is. "published": sum over concepts of the mean of P(own) / (P(others) + 1e-5). Else the
     mean over concepts of the mean share of the own row, which no single picture can dominate.
     """
     concepts = positive.shape[1]

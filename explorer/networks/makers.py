@@ -49,7 +49,10 @@ class Makers:
             ) from error
         self._nodes = list(graph.nodes)
         self._paths = paths
-        self._order = {node: number for number, node in enumerate(self._nodes)}
+        self._depth: dict[fx.Node, int] = {}
+        for node in self._nodes:
+            above = [self._depth[feeder] for feeder in node.all_input_nodes]
+            self._depth[node] = 1 + max(above, default=0)
 
     def maker(self, layer: str) -> Maker:
         """What makes the layer's channels: LAYER is a module path or a browsable layer.
@@ -84,7 +87,7 @@ class Makers:
             if isinstance(module, NORMS) and not activation:
                 factor = factor * _scale(module)
             inner = module.act if isinstance(module, BatchNormAct2d) else module
-            if isinstance(inner, tuple(m.RECTIFIERS)) and not activation:
+            if inner is not None and type(inner) in m.RECTIFIERS and not activation:
                 activation, ceiling = str(node.target), m.RECTIFIERS[type(inner)]
             elif isinstance(module, nn.Linear):
                 last = activation and next(iter(node.users)).op == "output"
@@ -117,7 +120,7 @@ class Makers:
     def _made_by(self, layer: str) -> fx.Node:
         direct = [n for n in self._nodes if n.op == "call_module" and n.target == layer]
         if direct and type(self._modules[layer]) in DIVISIBLE:
-            return direct[-1]
+            return cast(fx.Node, direct[-1])
         node = self._end(layer)
         if node is None:
             if layer in self._modules:
@@ -144,8 +147,8 @@ class Makers:
         return inside[-1] if inside else None
 
     def _nearest(self, node: fx.Node) -> fx.Node | None:
-        """Back to the layer whose channels a value shows: through a sum along its latest branch,
-        through a gate along its signal; None at a join."""
+        """Back to the layer whose channels a value shows: through a sum along its deepest
+        branch, through a gate along its signal; None at a join."""
         while True:
             module = self._module(node)
             if type(module) in DIVISIBLE:
@@ -158,7 +161,7 @@ class Makers:
             if node.target in PRODUCTS:
                 node = feeders[0]
             else:
-                node = max(feeders, key=self._order.__getitem__)
+                node = max(feeders, key=self._depth.__getitem__)
 
     def _feeder(self, node: fx.Node) -> fx.Node | None:
         """The layer that mixes channels and feeds a depthwise one."""
@@ -171,7 +174,7 @@ class Makers:
         """The first browsable layer whose channels this layer makes."""
         for layer in self._layers:
             end = self._end(layer.name)
-            after = end is not None and self._order[end] >= self._order[node]
+            after = end is not None and self._depth[end] >= self._depth[node]
             if after and self._nearest(cast(fx.Node, end)) is node:
                 return layer.name
         return ""

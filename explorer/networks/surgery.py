@@ -162,7 +162,7 @@ def check_base(model: nn.Module, listed: EditList, file: str) -> None:
 def widened(model: nn.Module) -> dict[str, tuple[int, int]]:
     """The divided layers of an edited network: path -> (channels before, channels now)."""
     return {
-        path: (module.merge.weight.shape[0], module.merge.weight.shape[1])  # type: ignore
+        path: (module.merge.weight.shape[0], module.merge.weight.shape[1])
         for path, module in model.named_modules()
         if divided(module)
     }
@@ -206,7 +206,7 @@ def _skeleton(layer: Weighted, before: int, now: int) -> nn.Sequential:
 
 def _resized(layer: Weighted, channels: int, weight: Tensor, bias: Tensor | None) -> Weighted:
     """The layer with other rows."""
-    made = _bare(layer)
+    made: Weighted = _bare(layer)
     made.weight = nn.Parameter(weight, requires_grad=False)
     made.bias = None if bias is None else nn.Parameter(bias.to(weight), requires_grad=False)
     setattr(made, "out_channels" if isinstance(made, nn.Conv2d) else "out_features", channels)

@@ -10,7 +10,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from explorer.records import ExplorerError, ImageSet, NetworkInfo, Status
 from explorer.settings import HOME
 from explorer.ui import address, home, pickers
-from explorer.ui.places import ABOUT, EXPLAIN, NEURON, NEURONS, Look
+from explorer.ui.places import ABOUT, COMPARE, EXPLAIN, NEURON, NEURONS, SURGERY, Look
 from explorer.ui.session import asker, backend, look_at, plain
 from explorer.ui.waiting import OVER, progress_text
 
@@ -41,7 +41,9 @@ def run() -> None:
                 st.Page(home.show, title="Home", icon=":material/home:", default=True),
                 st.Page(NEURONS, title="Neurons", icon=":material/apps:"),
                 st.Page(NEURON, title="Neuron", icon=":material/hub:"),
+                st.Page(COMPARE, title="Compare", icon=":material/compare:"),
                 st.Page(EXPLAIN, title="Explain", icon=":material/functions:"),
+                st.Page(SURGERY, title="Surgery", icon=":material/call_split:"),
             ],
             "System": [st.Page(ABOUT, title="About", icon=":material/info:")],
         }

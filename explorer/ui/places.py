@@ -13,6 +13,7 @@ NEURONS = "pages/1_Neurons.py"
 NEURON = "pages/2_Neuron.py"
 COMPARE = "pages/3_Compare.py"
 EXPLAIN = "pages/5_Explain.py"
+SURGERY = "pages/6_Surgery.py"
 ABOUT = "pages/9_About.py"
 
 
