@@ -42,7 +42,7 @@ def histogram(data: Histogram, threshold: float) -> go.Figure:
             hovertemplate="activation %{x:.2f}<br>%{y} pictures<extra></extra>",
         )
     )
-    figure.updatelayout(**layout(170))
+    figure.update_layout(**layout(170))
     figure.update_xaxes(title={"text": "activation", "standoff": 4}, fixedrange=True)
     figure.update_yaxes(type="log", dtick=1, fixedrange=True, exponentformat="none")
     return figure
@@ -80,8 +80,8 @@ def plane(
             },
             unselected={"marker": {"opacity": 0.2}},
         )
-    figure.updatelayout(**layout(300), dragmode="lasso", showlegend=True)
-    figure.updatelayout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+    figure.update_layout(**layout(300), dragmode="lasso", showlegend=True)
+    figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
     figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
     figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
     return figure
