@@ -70,7 +70,7 @@ def _choose_workspace(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workspace")
     group.add_argument("--workspace", default="", help="one of explorer.toml (default: the first)")
     group.add_argument("--network", default="", help="timm:NAME or torchvision:NAME")
-    group.add_argument("--weights", default="", help="default, an enum name, a file, package:NAME")
+    group.add_argument("--weights", default="", help="default, an enum name, a file, edits:FILE")
     group.add_argument("--images", default="", help="a folder, imagenette or demo")
     group.add_argument("--embedder", default="", help="open_clip:..., conse or network:...")
     group.add_argument("--inline", action="store_true", help="compute in this process")

@@ -50,6 +50,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "explorer.backend",
         "explorer.desk",
         "explorer.questions",
+        "explorer.operations",
+        "explorer.surgery_desk",
         "explorer.explanations",
         "explorer.studies",
         "explorer.exports",
