@@ -9,11 +9,10 @@ import pytest
 import torch
 from sklearn.linear_model import ElasticNet
 
+from explorer.methods.elastic_net import MIX, elastic_net
 from explorer.methods.linear_explanation import (
-    MIX,
     Params,
     correlations,
-    elastic_net,
     explain,
     moments,
     ordered,

@@ -71,6 +71,18 @@ FORMULAS = {
             "labels of the same sizes, its spread and n."
         ),
     ),
+    "Linear explanations": (
+        (
+            r"\hat a_k(x) = b + \sum_c w_c\, P(c \mid x), \qquad P(c \mid x) = "
+            r"\sigma\bigl(\alpha\,(\cos(e_x, e_c) + \beta)\bigr)"
+        ),
+        (
+            "Few concepts, chosen greedily on validation pictures and fitted by exact least "
+            "squares on training pictures; scored by the correlation with the activation on "
+            "test pictures. T. Oikarinen, T.-W. Weng: Linear Explanations for Individual "
+            "Neurons. ICML, 2024. arXiv:2405.06855"
+        ),
+    ),
 }
 LICENCES = {
     "This program": "MIT",
