@@ -307,3 +307,17 @@ def test_wrong_parameters_are_refused(given: dict[str, object], sentence: str) -
 def test_an_unknown_method_lists_the_known() -> None:
     with pytest.raises(BadInput, match="pure"):
         method_named("magic")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "sentence"),
+    [("activations", {"k": 2}, "only 1 distinct rows"), ("concept_vectors", {}, "all alike")],
+)
+def test_references_that_are_all_alike_cannot_be_divided(
+    name: str, given: dict[str, int], sentence: str
+) -> None:
+    lab = PlantedLab(2)
+    lab.rows[:] = 1.0
+    method = METHODS[name]
+    with pytest.raises(NoCluster, match=sentence):
+        method.split(lab, lab.references_, read_params(method.Params, given), silent)

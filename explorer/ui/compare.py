@@ -213,8 +213,8 @@ def _scores(entries: Sequence[Entry], judge: str) -> None:
         table(columns, rows, key="scores", name="Scores of every method")
         st.caption(
             f"{plain(title, 600)} Nulls: under random labels of the same sizes (for the "
-            "correlation: shuffled references), ± standard deviation. Outliers of concept vectors "
-            "are left out, which flatters them."
+            "correlation: shuffled references), ± standard deviation. Outliers are left out, which "
+            "flatters concept vectors."
         )
         for status in late:
             waiting(status, brief=True)

@@ -63,7 +63,8 @@ def separation(split: Split | None) -> None:
         )
     if split is not None:
         outliers = split.scores.get("outliers", 0.0)
-        st.caption(f"{split.k} concepts; {outliers:.0%} of the references belong to none.")
+        concepts = "1 concept" if split.k == 1 else f"{split.k} concepts"
+        st.caption(f"{concepts}; {outliers:.0%} of the references belong to none.")
 
 
 def show(about: Subject, title: str, question: SplitQuestion, split: Split) -> None:
