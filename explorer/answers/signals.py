@@ -61,7 +61,7 @@ def virtual_signals(
     firing = np.flatnonzero(whole.known & (value > 0))
     firing = firing[np.argsort(-value[firing], kind="stable")]
     known = whole.known.copy()
-    if found.space != found.neuron.layer and len(firing) > limit:
+    if _costly(lab, found) and len(firing) > limit:
         chosen = firing[np.unique(np.linspace(0, len(firing) - 1, limit).round().astype(int))]
         known[np.setdiff1d(firing, chosen)] = False
         firing = chosen
@@ -69,6 +69,12 @@ def virtual_signals(
     values = np.zeros((len(value), found.k), np.float32)
     values[firing, owner] = value[firing]
     return Signals(values, known)
+
+
+def _costly(lab: DeviceLab, found: Split) -> bool:
+    """Whether assigning pictures takes passes through the network: relevance of a lower layer."""
+    layers = {layer.name for layer in lab.network.layers}
+    return found.space in layers - {found.neuron.layer}
 
 
 def _assigned(

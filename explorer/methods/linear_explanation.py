@@ -10,6 +10,7 @@ validation pictures. Test pictures are never seen here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -61,6 +62,14 @@ class Moments:
     n: int
     mean: np.ndarray
     covariance: np.ndarray
+
+    @cached_property
+    def correlation(self) -> np.ndarray:
+        """f64[M,M]; 0 where a concept is constant."""
+        deviation = np.sqrt(np.diag(self.covariance))
+        scale = np.outer(deviation, deviation)
+        found = np.zeros_like(scale)
+        return np.asarray(np.divide(self.covariance, scale, out=found, where=scale > 0))
 
 
 @dataclass(frozen=True)
@@ -156,13 +165,8 @@ def correlations(of: Moments, on: Targets) -> np.ndarray:
 def ordered(train: Moments, on_train: Targets, params: Params) -> np.ndarray:
     """i64[S,O]: the concepts to try, by falling weight in the elastic net (by magnitude where
     ``inhibitory``), those without weight by their own correlation."""
-    deviation = np.sqrt(np.diag(train.covariance))
-    standard = np.outer(deviation, deviation)
-    correlation = np.divide(
-        train.covariance, standard, out=np.zeros_like(standard), where=standard > 0
-    )
     alone = correlations(train, on_train)
-    weight = elastic_net(correlation, alone, params.penalty)
+    weight = elastic_net(train.correlation, alone, params.penalty)
     if params.inhibitory:
         weight, alone = np.abs(weight), np.abs(alone)
     return np.asarray(np.lexsort((-alone, -weight), axis=0)[:ORDERED].T)
