@@ -16,7 +16,7 @@ from explorer.records import BadInput, EditedNetwork, ImageSet, Neuron, Referenc
 
 MOST_OPERATIONS = 20
 MOST_CONCEPTS = 8
-PICTURES = 200
+PICTURES = 64
 """Real pictures on which an edited network is compared with the original, unless asked."""
 TAU, SHARE, GAMMA, LEAST, DERIVED = 0.03, 0.75, 0.5, 5, 12
 
@@ -32,7 +32,7 @@ class Operation:
     method: str = "pure"
     k: int = 0
     references: int = 100
-    rule: str = "symmetric"
+    rule: str = "balanced"
     rho: float = 0.0
 
     @property

@@ -108,7 +108,7 @@ def test_the_files_are_offered(serve: Serve, answered: Backend) -> None:
     assert len(app.get("download_button")) == 2
     from explorer.operations import operation, renamed
 
-    one = [operation(f"{FIRST}:3~0,2~symmetric~0")]
+    one = [operation(f"{FIRST}:3~0,2~balanced~0")]
     found = answered.surgery.edited("tiny", one, Asker("test", "test"))
     assert isinstance(found, EditedNetwork)
     assert json.loads(renamed(found, "new.safetensors"))["file"] == "new.safetensors"

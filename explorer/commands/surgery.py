@@ -14,7 +14,7 @@ from explorer.operations import PICTURES, Operation, Wanted, labels_named, renam
 from explorer.records import BadInput, EditedNetwork, ImageSet, Incision, Unavailable
 from explorer.session import Session
 
-RULES = ("symmetric", "balanced", "published")
+RULES = ("balanced", "symmetric", "published")
 
 
 def polysemantic(args: argparse.Namespace) -> Found:
@@ -169,7 +169,7 @@ def _surgery_options(parser: argparse.ArgumentParser) -> None:
     concepts.add_argument("--split", default="", metavar="M", help="virtual neurons of a method")
     parser.add_argument("--k", type=int, default=0, help="virtual neurons (default: 0, automatic)")
     parser.add_argument("--references", type=int, default=100, help="pictures that are split")
-    parser.add_argument("--rule", default="symmetric", choices=RULES, help="default: symmetric")
+    parser.add_argument("--rule", default="balanced", choices=RULES, help="default: balanced")
     parser.add_argument("--rho", type=float, default=0.0, help="0 to 1 (default: 0, chosen)")
     parser.add_argument(
         "--pictures", type=int, default=PICTURES, help=f"to compare on (default: {PICTURES})"

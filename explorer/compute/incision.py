@@ -24,7 +24,7 @@ from explorer.records import BadInput, Edit, Incision, Maker
 
 EACH = 200
 """Pictures of a concept that are used at most, half to choose and half to judge."""
-RANKED = 5000
+RANKED = 2000
 """Pictures among which the highest of each new channel are looked for at most."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-RULES = ("symmetric", "balanced", "published")
+RULES = ("balanced", "symmetric", "published")
 RHOS = np.round(np.arange(1, 21) * 0.05, 2)
 SHARED = -1
 TINY = 1e-5

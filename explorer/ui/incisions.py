@@ -271,7 +271,7 @@ def command(here: Look, listed: list[Operation]) -> str:
         else:
             concepts = f"--split {each.method} --k {each.k}"
         rho = f" --rho {each.rho:g}" if each.rho else ""
-        rule = "" if each.rule == "symmetric" else f" --rule {each.rule}"
+        rule = "" if each.rule == "balanced" else f" --rule {each.rule}"
         lines.append(
             f"python -m explorer surgery {each.neuron} --workspace {here.ws} {concepts}{rule}{rho} "
             "-o edited.json"

@@ -16,11 +16,11 @@ from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
 
 RHOS = ("0", *(f"{step / 20:g}" for step in range(1, 21)))
-RULES = {"symmetric": "Symmetric", "balanced": "Balanced", "published": "As published"}
+RULES = {"balanced": "Balanced", "symmetric": "Symmetric", "published": "As published"}
 EVIDENCE = {"classes": "By labels", "splits": "By splits"}
 INTO = {"classes": "Labels", "split": "Virtual neurons"}
-SHOWN = 30
-PICTURES = 4
+SHOWN = 12
+PICTURES = 3
 MOST_EDITS = 6
 COLUMNS = (
     Column("channel", "Channel"),
@@ -177,7 +177,7 @@ def form(here: Look, made: Maker, images: ImageSet) -> Operation | None:
         with st.container(width="content"):
             into = pickers.segments("into", "Concepts", INTO, default)
         with st.container(width="content"):
-            rule = pickers.segments("rule", "Rule", RULES, "symmetric")
+            rule = pickers.segments("rule", "Rule", RULES, "balanced")
         titles = {"0": "Automatic"}
         rho = float(pickers.select("rho", "rho", RHOS, "0", titles, width=130))
     neuron = f"{here.layer}:{channel}"
