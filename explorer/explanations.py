@@ -16,6 +16,7 @@ from explorer.methods.linear_explanation import Params
 from explorer.methods.params import read_params
 from explorer.questions import SplitQuestion
 from explorer.records import (
+    Ablation,
     BadInput,
     ConceptSet,
     EmbedderInfo,
@@ -31,7 +32,7 @@ from explorer.records import (
 LABELS, LIST = "labels", "list"
 POOLS = ("mean", "max")
 MOST_TYPED = 20
-T = TypeVar("T", Explanation, LayerExplanations, RangeAnalysis, SplitTest)
+T = TypeVar("T", Ablation, Explanation, LayerExplanations, RangeAnalysis, SplitTest)
 Embedder = Callable[[str, Asker, str], EmbedderInfo | Status]
 
 
@@ -82,6 +83,18 @@ class Explanations:
 
     def explanation(self, question: ExplainQuestion, asker: Asker) -> Explanation | Status:
         """The signal as a few weighted concepts, scored on unseen pictures."""
+        return self._about("explanation", question, asker, Explanation)
+
+    def ablation(self, question: ExplainQuestion, asker: Asker) -> Ablation | Status:
+        """How much of the neuron's effect on the network's answers the explanation keeps; for
+        layers that only pooling and one linear layer follow."""
+        if question.typed or question.split or question.simulator:
+            raise BadInput("The ablation score is about a whole neuron and its own explanation.")
+        return self._about("ablation", question, asker, Ablation)
+
+    def _about(
+        self, kind: str, question: ExplainQuestion, asker: Asker, what: type[T]
+    ) -> T | Status:
         opened = self._desk.open_neuron(question.neuron, asker)
         if isinstance(opened, Status):
             return opened
@@ -103,13 +116,13 @@ class Explanations:
             question = replace(question, simulator=simulator.used)
         subject = question.neuron.address
         asked = Question(
-            "explanation",
+            kind,
             opened.workspace,
             subject,
             {"concepts": args, **_signal(opened.workspace, question), **_fit(question)},
             f"Explaining {subject}" + (" in your words" if question.typed else ""),
         )
-        return self._noticed(opened, asked, asker, Explanation, notice)
+        return self._noticed(opened, asked, asker, what, notice)
 
     def layer(
         self,

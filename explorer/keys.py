@@ -36,6 +36,7 @@ VERSIONS: dict[str, int] = {
     "explanation": 1,
     "explanations": 1,
     "ranges": 1,
+    "ablation": 1,
     "split_test": 1,
     "maker": 1,
     "class_relevance": 1,
@@ -48,7 +49,16 @@ VERSIONS: dict[str, int] = {
 
 BATCH = frozenset(
     {
-        *("scan", "sweep", "evaluation", "concepts", "explanations", "ranges", "split_test"),
+        *(
+            "scan",
+            "sweep",
+            "evaluation",
+            "concepts",
+            "explanations",
+            "ranges",
+            "ablation",
+            "split_test",
+        ),
         *("candidates", "surgery"),
     }
 )

@@ -794,6 +794,19 @@ class RangeAnalysis:
 
 
 @dataclass(frozen=True)
+class Ablation:
+    """How much of a neuron's effect on the network's answers its explanation keeps when that
+    takes its place, on ``n`` test pictures: ``score`` 1 is all, 0 no more than the neuron's mean
+    does. ``test`` is the explanation's correlation. ``notice`` is "" or a sentence to show."""
+
+    neuron: Neuron
+    score: float
+    test: Simulation
+    n: int
+    notice: str = ""
+
+
+@dataclass(frozen=True)
 class SplitTestRow:
     """Test correlations over ``n`` neurons divided by a method: of the ``whole`` neuron's
     explanation, of the summed explanations of its virtual neurons (``parts``), and their paired

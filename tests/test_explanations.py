@@ -16,6 +16,7 @@ from explorer.__main__ import main
 from explorer.backend import Asker, Backend, SplitQuestion
 from explorer.explanations import LABELS, Concepts, ExplainQuestion
 from explorer.records import BadInput, Explanation, Neuron, ReferenceQuery, Status
+from explorer.scores.ablation import ablation, effects, linear_part, scaled
 from explorer.scores.simulation import pearson
 from explorer.session import InlineQueue
 from explorer.settings import Settings
@@ -127,6 +128,35 @@ def test_the_range_has_pictures_concepts_and_shares(backend: Backend) -> None:
     shown = found.examples[found.examples >= 0]
     assert len(set(shown.tolist())) == len(shown), "a picture lies in one step"
     assert any(found.concepts)
+
+
+def test_an_explanation_keeps_some_of_the_effect(backend: Backend) -> None:
+    question = ExplainQuestion(NEURON, ON_LABELS)
+    found = wait(lambda: backend.explanations.ablation(question, ASKER))
+    assert found.n == explain(backend).test.n
+    assert found.score < 1
+    early = replace(question, neuron=Neuron("tiny", LOWER, 3))
+    with pytest.raises(BadInput, match="More than pooling"):
+        wait(lambda: backend.explanations.ablation(early, ASKER))
+    with pytest.raises(BadInput, match="whole neuron"):
+        backend.explanations.ablation(replace(question, typed=("dog",)), ASKER)
+
+
+def test_the_ablation_score_is_one_for_the_truth_and_zero_for_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    amount, direction = rng.random(50), rng.normal(size=7)
+    logits = rng.normal(size=(50, 7)) + np.outer(amount, direction)
+    after = logits - np.outer(amount, direction)
+    again, along = linear_part(logits, after)
+    assert np.outer(again, along) == pytest.approx(np.outer(amount, direction))
+    mean = float(again.mean())
+    assert ablation(logits, along, again, again, mean) == pytest.approx(1)
+    assert ablation(logits, along, again, np.full(50, mean), mean) == pytest.approx(0)
+    assert 0 < ablation(logits, along, again, (again + mean) / 2, mean) < 1
+    assert np.isnan(ablation(logits, along, np.full(50, mean), again, mean))
+    factor, offset = scaled(3 * again + 1, again, 1.0)
+    assert factor * (3 * again + 1) + offset == pytest.approx(again)
+    assert effects(logits, logits) == pytest.approx(np.zeros(50))
 
 
 def test_the_split_test_compares_equal_lengths(backend: Backend) -> None:

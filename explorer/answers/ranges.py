@@ -10,23 +10,26 @@ from typing import Any
 import numpy as np
 
 from explorer.answers.concepts import Bench, bench
-from explorer.answers.explanation import Ground, ground
+from explorer.answers.explanation import Ground, explanation, ground
 from explorer.answers.room import Room, neuron_of
 from explorer.answers.signals import neuron_signal, split_of, virtual_signals
 from explorer.browse import highest
-from explorer.compute.ablation import effects
+from explorer.compute.ablation import without
 from explorer.compute.device_lab import DeviceLab
 from explorer.keys import Identity, Question
 from explorer.lab import Report
 from explorer.methods.linear_explanation import Params
 from explorer.records import (
+    Ablation,
     BadInput,
+    Explanation,
     Neuron,
     NoCluster,
     RangeAnalysis,
     SplitTest,
     SplitTestRow,
 )
+from explorer.scores.ablation import ablation, effects, linear_part, scaled
 from explorer.scores.alignment import standard_error
 from explorer.scores.simulation import pearson, range_shares
 
@@ -80,9 +83,7 @@ def _effect(
     how many it was measured; between those it is spread by rank. Setting a channel to zero where
     it is zero changes nothing."""
     at = np.unique(np.linspace(0, len(firing) - 1, MEASURED).round().astype(int))
-    found = effects(lab, neuron, firing[at], report).astype(np.float64)
-    before, after, kept = found.T
-    own = 0.5 * ((1 - kept) / len(at) + (after - before) / max(float(before.sum()), 1e-12))
+    own = effects(*without(lab, neuron, firing[at], report))
     effect = np.zeros(len(lab.images))
     effect[firing] = np.interp(np.arange(len(firing)), at, own)
     return effect, len(at)
@@ -96,6 +97,40 @@ def _winners(found: Bench, inside: np.ndarray) -> tuple[tuple[str, float], ...]:
     more = found.responses[inside].mean(axis=0) - found.responses[every].mean(axis=0)
     best = np.argsort(-more, kind="stable")[:WINNERS]
     return tuple((found.concepts.names[at], float(more[at])) for at in best if more[at] > 0)
+
+
+def kept_effect(room: Room, question: Question, identity: Identity, report: Report) -> Ablation:
+    """How much of the neuron's effect on the network's answers its explanation keeps."""
+    found = explanation(room, question, identity, report)
+    lab, neuron = room.lab(question, identity), neuron_of(question)
+    parts = bench(room, question, identity, question.args["concepts"], report).partition
+    if found.simulator or found.virtual >= 0:
+        raise BadInput("The ablation score is about a whole neuron, without a simulator.")
+    both = np.concatenate([parts.validation, parts.test])
+    before, after = without(lab, neuron, both, report)
+    amount, direction = linear_part(before, after)
+    said = _said(room, question, identity, found, both, report)
+    held, rest = slice(0, len(parts.validation)), slice(len(parts.validation), None)
+    factor, offset = scaled(said[held], amount[held], pearson(said[held], amount[held]))
+    mean = float(amount[held].mean())
+    score = ablation(before[rest], direction, amount[rest], factor * said[rest] + offset, mean)
+    return Ablation(neuron, score, found.test, len(parts.test))
+
+
+def _said(
+    room: Room,
+    question: Question,
+    identity: Identity,
+    found: Explanation,
+    images: np.ndarray,
+    report: Report,
+) -> np.ndarray:
+    """f64[n]: what an explanation says of these pictures."""
+    made = bench(room, question, identity, question.args["concepts"], report)
+    column = {name: at for at, name in enumerate(made.concepts.names)}
+    chosen = np.array([column[name] for name, _ in found.terms], np.int64)
+    weight = np.array([weight for _, weight in found.terms])
+    return np.asarray(made.responses[np.ix_(images, chosen)] @ weight + found.bias)
 
 
 def split_test(room: Room, question: Question, identity: Identity, report: Report) -> SplitTest:
@@ -196,4 +231,4 @@ def _row(method: str, whole: np.ndarray, parts: np.ndarray, k: np.ndarray) -> Sp
     )
 
 
-KINDS = {"ranges": ranges, "split_test": split_test}
+KINDS = {"ranges": ranges, "ablation": kept_effect, "split_test": split_test}

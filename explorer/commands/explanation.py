@@ -29,8 +29,10 @@ def explain(args: argparse.Namespace) -> Found:
         return _split_test(args)
     if ":" in args.target and args.target.rpartition(":")[2].isdigit():
         return _ranges(args) if args.ranges else _neuron(args)
-    if args.virtual is not None or args.ranges or args.terms:
-        raise BadInput("--virtual, --ranges and --terms are about one neuron: give LAYER:CHANNEL.")
+    if args.virtual is not None or args.ranges or args.terms or args.ablation:
+        raise BadInput(
+            "--virtual, --ranges, --terms and --ablation are about one neuron: give LAYER:CHANNEL."
+        )
     return _layer(args)
 
 
@@ -52,7 +54,10 @@ def _neuron(args: argparse.Namespace) -> Found:
     )
     ask = session.backend.explanations
     found = session.wait(lambda: ask.explanation(question, session.asker))
-    return _described(found)
+    if not args.ablation:
+        return _described(found)
+    kept = session.wait(lambda: ask.ablation(question, session.asker))
+    return _described(found) | {"ablation": kept.score}
 
 
 def _described(found: Explanation) -> dict[str, Any]:
@@ -261,6 +266,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--terms", nargs="+", default=[], help="score these concepts instead")
     parser.add_argument("--simulator", default="", help="an embedder that judges the test pictures")
     parser.add_argument("--ranges", action="store_true", help="where in its range it matters")
+    parser.add_argument("--ablation", action="store_true", help="score what it keeps of the effect")
     parser.add_argument("--channels", default="", metavar="A-B", help="of a layer; default: all")
     parser.add_argument("--neurons", type=int, default=None, metavar="N", help="so many, by lot")
     parser.add_argument(

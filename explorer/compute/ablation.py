@@ -1,10 +1,8 @@
-"""What a network loses when one channel is set to zero everywhere."""
+"""What a network answers without one channel."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from explorer.compute.batching import in_batches
 from explorer.compute.device_lab import DeviceLab
@@ -13,30 +11,22 @@ from explorer.lab import Report
 from explorer.records import Neuron
 
 BATCH = 32
-TEMPERATURE = 1.1
-"""Logits are divided by it before the cross-entropy, as in the paper."""
 
 
-def effects(lab: DeviceLab, neuron: Neuron, index: np.ndarray, report: Report) -> np.ndarray:
-    """f32[n,3] for pictures ``index`` i64[n]: the cross-entropy of the network's own answer (the
-    class that it ranks first), the same without the channel, and whether the answer stays the
-    same (1) or not (0). One pass serves both: only what follows the layer is run twice.
-
-    Raises BadInput where the network cannot be traced.
-    """
+def without(
+    lab: DeviceLab, neuron: Neuron, index: np.ndarray, report: Report
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits f32[n,classes] of pictures ``index`` i64[n], n > 0, twice: as they are, and with the
+    channel set to zero everywhere. Of the two passes only what follows the layer is run twice."""
 
     def part(images: np.ndarray) -> np.ndarray:
         x = to_input(np.stack([lab.view(int(image)) for image in images]), lab.model)
-        before, after = lab.model.without(x, neuron.layer, neuron.channel)
-        own = before.argmax(1)
-        losses = [
-            F.cross_entropy(each.float() / TEMPERATURE, own, reduction="none")
-            for each in (before, after)
-        ]
-        return torch.stack([*losses, (after.argmax(1) == own).float()], 1).cpu().numpy()
+        both = lab.model.without(x, neuron.layer, neuron.channel)
+        return np.stack([each.float().cpu().numpy() for each in both])
 
     parts = []
     for start in range(0, len(index), BATCH):
         report(start / len(index), f"Taking out the channel: {start:,} of {len(index):,} pictures")
         parts += in_batches(part, index[start : start + BATCH], BATCH)
-    return np.concatenate(parts) if parts else np.zeros((0, 3), np.float32)
+    before, after = np.concatenate(parts, axis=1)
+    return before, after

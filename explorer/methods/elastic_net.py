@@ -17,7 +17,8 @@ def elastic_net(correlation: np.ndarray, target: np.ndarray, penalty: float) -> 
     weight = np.zeros_like(target)
     rows = np.arange(target.shape[1])
     for _ in range(ROUNDS):
-        gradient = target - correlation @ weight
+        used = np.flatnonzero(weight.any(axis=1))
+        gradient = target - correlation[used].T @ weight[used]
         idle = weight == 0
         if (np.abs(gradient)[idle] <= first + 1e-5).all():
             break

@@ -1,0 +1,75 @@
+"""What a channel does to a network's answers, and how much of that a prediction of it keeps
+(arXiv 2405.06855). Answers are the network's own: the class that it ranks first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from explorer.records import BadInput
+
+TEMPERATURE = 1.1
+"""Logits are divided by it before a cross-entropy, as in the paper."""
+LINEAR = 1e-3
+"""How far from linear, relative to the largest change, counts as linear."""
+
+
+def effects(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """f64[n]: what taking a channel out does to each picture, from logits f[n,classes] with and
+    without it: half its share of answers lost, half its change of cross-entropy, relative to the
+    summed cross-entropy with the channel."""
+    own = before.argmax(axis=1)
+    lost = (after.argmax(axis=1) != own) / len(own)
+    first = _losses(before, own)
+    change = (_losses(after, own) - first) / max(float(first.sum()), 1e-12)
+    return np.asarray(0.5 * (lost + change))
+
+
+def linear_part(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The channel's amount f64[n] in each picture and the direction f64[classes] in which it
+    moves the logits f[n,classes]. Raises BadInput where they do not follow it linearly: where
+    more than pooling and one linear layer comes after it."""
+    moved = np.asarray(before, np.float64) - after
+    direction = moved[np.linalg.norm(moved, axis=1).argmax()]
+    amount = moved @ direction / max(float(direction @ direction), 1e-30)
+    off = np.abs(moved - np.outer(amount, direction)).max()
+    if off > LINEAR * max(float(np.abs(moved).max()), 1e-3):
+        raise BadInput(
+            "More than pooling and one linear layer follows this layer, so a prediction cannot "
+            "take the channel's place: choose the last layer before the classifier."
+        )
+    return amount, direction
+
+
+def ablation(
+    logits: np.ndarray, direction: np.ndarray, amount: np.ndarray, said: np.ndarray, mean: float
+) -> float:
+    """1 - sum |l_said - l| / sum |l_mean - l|, with l the cross-entropy of the network's answer:
+    1 if the prediction keeps all of the channel's effect, 0 if no more than its mean does, below
+    if less; NaN where the mean does no harm.
+
+    ``logits`` f[n,classes] hold the channel's ``amount`` f[n] times ``direction`` f[classes];
+    ``said`` f[n], or the constant ``mean``, takes its place.
+    """
+    own = logits.argmax(axis=1)
+    true = _losses(logits, own)
+    said_off, mean_off = (
+        np.abs(_losses(logits + np.outer(value - amount, direction), own) - true).sum()
+        for value in (said, np.full(len(amount), mean))
+    )
+    return float(1 - said_off / mean_off) if mean_off > 1e-9 * len(amount) else float("nan")
+
+
+def scaled(said: np.ndarray, amount: np.ndarray, correlation: float) -> tuple[float, float]:
+    """Factor and offset that bring predictions f[n] to the mean of ``amount`` f[n] and to its
+    spread times their correlation, on the validation pictures (the paper's "norm")."""
+    spread = float(np.std(said))
+    factor = float(np.std(amount)) * correlation / spread if spread > 0 else 0.0
+    return factor, float(np.mean(amount) - factor * np.mean(said))
+
+
+def _losses(logits: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """f64[n]: cross-entropy of class ``own`` i64[n] for logits f[n,classes]."""
+    rows = np.asarray(logits, np.float64) / TEMPERATURE
+    top = rows.max(axis=1)
+    whole = top + np.log(np.exp(rows - top[:, None]).sum(axis=1))
+    return np.asarray(whole - rows[np.arange(len(own)), own])
