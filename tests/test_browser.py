@@ -298,3 +298,24 @@ def test_a_figure_is_drawn_and_downloaded(tab: Any, site: str, form: str, tmp_pa
     download.value.save_as(tmp_path / "figure")
     start = {"PDF": b"%PDF", "PNG": b"\x89PNG"}[form]
     assert (tmp_path / "figure").read_bytes().startswith(start)
+
+
+def test_a_click_on_the_tree_parts_concepts_and_the_link_restores_them(tab: Any, site: str) -> None:
+    methods = "concept_vectors:smallest=1+random"
+    tab.goto(f"{site}/Compare?ws=tiny&layer={LAYER}&neuron=3&k=2&separation=2.5&methods={methods}")
+    expect(tab.get_by_text(re.compile("^1 concept;"))).to_be_visible()
+    settled(tab)
+    tree = tab.get_by_test_id("stPlotlyChart").nth(2)
+    join = tree.locator(".scatterlayer .trace").last.locator(".point").first
+    join.scroll_into_view_if_needed()
+    box = join.bounding_box()
+    tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    concepts = tab.get_by_text(re.compile("^2 concepts;"))
+    expect(concepts).to_be_visible()
+    settled(tab)
+    expect(tab).to_have_url(re.compile(r"separation=0\.\d{2,3}(&|$)"))
+    other = tab.context.new_page()
+    other.goto(tab.url)
+    expect(other.get_by_text(concepts.text_content(), exact=True)).to_be_visible()
+    settled(other)
+    assert other.url == tab.url

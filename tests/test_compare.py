@@ -22,9 +22,11 @@ from test_pages import (
 from tiny import LAYER, LOWER
 
 from explorer import exports
-from explorer.backend import Asker, Backend, Study
-from explorer.records import Evaluation
-from explorer.ui import charts, sample
+from explorer.__main__ import parser
+from explorer.backend import Asker, Backend, SplitQuestion, Study
+from explorer.commands.neuron import given_params
+from explorer.records import Evaluation, Neuron
+from explorer.ui import charts, figure, sample
 
 __all__ = ["answered", "pictures", "serve", "unanswered"]
 
@@ -173,14 +175,28 @@ def test_a_comparison_under_way_is_shown(serve: Serve, unanswered: Backend) -> N
 
 
 def test_the_command_makes_the_same_study() -> None:
-    from explorer.__main__ import parser
-
     study = Study(LAYER, ("pure:seed=1", "random"), 7, (2, 4), ("conse",), seed=3)
     words = sample.command("tiny", study).split()
     args = parser().parse_args(words[3:])
     assert (args.layer, tuple(args.methods), args.neurons) == (LAYER, study.methods, 7)
     assert (tuple(args.ks), tuple(args.judges), args.seed) == ((2, 4), ("conse",), 3)
     assert args.references == study.references.count
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("concept_vectors", {"centred": True, "separation": 0.5}),
+        ("concept_vectors", {"centred": False}),
+        ("embedding", {"embedder": "conse", "k": 2}),
+        ("pure", {"attribution": "lrp"}),
+    ],
+)
+def test_the_command_of_a_split_is_understood(method: str, params: dict[str, Any]) -> None:
+    question = SplitQuestion(Neuron("tiny", LAYER, 3), method, params)
+    args = parser().parse_args(figure.split_command(question).split()[3:])
+    assert given_params(args) == params
+    assert args.method == method
 
 
 @pytest.fixture(scope="module")

@@ -228,7 +228,8 @@ def _part(report: Report, at: int, count: int, what: str) -> Report:
     """Report on one of ``count`` equal parts; begins by saying so, which lets others go first."""
 
     def within(fraction: float, message: str) -> None:
-        report((at + min(max(fraction, 0.0), 1.0)) / count, f"{at + 1} of {count}, {what}")
+        parts = (f"{at + 1} of {count}, {what}", message)
+        report(at / count, " · ".join(part for part in parts if part))
 
     within(0.0, "")
     return within

@@ -39,7 +39,7 @@ def matrix(
         )
     )
     figure.update_layout(**layout(height))
-    figure.update_xaxes(side="top", fixedrange=True, showgrid=False, ticks="")
+    figure.update_xaxes(side="top", type="category", fixedrange=True, showgrid=False, ticks="")
     figure.update_yaxes(autorange="reversed", fixedrange=True, showgrid=False, ticks="")
     return figure
 

@@ -80,7 +80,8 @@ def show(about: Subject) -> None:
 
 def method_names() -> list[str]:
     """The picker of methods; each of them usable, in one way of writing."""
-    titles = {name: title_of(name) for name in OFFERED}
+    given = address.text("methods", " ".join(DEFAULT)).split()
+    titles = {name: title_of(name) for name in (*OFFERED, *given)}
     chosen = pickers.several(
         "methods",
         "Methods",
@@ -103,8 +104,11 @@ def method_names() -> list[str]:
 
 
 def title_of(name: str) -> str:
-    """A method's title to show, with its parameters."""
-    method, _ = variants.parse(name)
+    """A method's title to show, with its parameters; its text where that is none."""
+    try:
+        method, _ = variants.parse(name)
+    except BadInput:
+        return name
     params = name.partition(":")[2]
     return f"{method.title} · {params}" if params else method.title
 

@@ -13,6 +13,8 @@ from explorer.records import Status
 from explorer.ui.session import asker, backend, section
 from explorer.ui.waiting import waiting
 
+OPTIONS = {"embedder": "method-embedder"}
+"""Parameters whose option has another name, because commands have one of that name already."""
 FORMATS = {"pdf": "PDF", "svg": "SVG", "png": "PNG"}
 
 
@@ -36,7 +38,11 @@ def split_command(question: SplitQuestion) -> str:
     if question.references.by != "max":
         words += ["--by", question.references.by]
     for name, value in question.params.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
+        flag = OPTIONS.get(name, name.replace("_", "-"))
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
     return shlex.join([*words, "--json"])
 
 
