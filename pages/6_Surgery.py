@@ -21,11 +21,12 @@ def page() -> None:
             return
     assert isinstance(here.network, NetworkInfo)
     assert isinstance(here.images, ImageSet)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.title("Surgery", anchor=False, width="content")
-        made = surgery.maker(here)
+    head = st.container(horizontal=True, vertical_alignment="center")
+    head.title("Surgery", anchor=False, width="content")
+    made = surgery.maker(here)
     if made is None:
         return
+    head.markdown(surgery.said(made), width="content")
     with section():
         surgery.candidates(here, made, here.images)
     st.subheader("Divide a channel", anchor=False)

@@ -124,11 +124,11 @@ def incision(here: Look, images: ImageSet, found: Incision, number: int) -> None
         f"{int(found.judged.sum()):,} pictures that did not choose it · new channels "
         f"{', '.join(map(str, found.places.tolist()))} of {plain(found.shown)}"
     )
-    left, right = st.columns(2)
-    with left:
+    halves = st.grid(2, min_column_width=330)
+    with halves.cell():
         st.markdown("**Where the channel's activation goes**")
         _fractions(found, number)
-    with right:
+    with halves.cell():
         st.markdown("**Before and after**")
         st.plotly_chart(
             densities(found),
@@ -193,19 +193,20 @@ def densities(found: Incision) -> go.Figure:
         margin={"l": 4, "r": 4, "t": 26, "b": 4},
         legend={"orientation": "h", "y": -0.18, "x": 0},
     )
+    figure.update_annotations(font={"size": 12})
     figure.update_xaxes(fixedrange=True, zeroline=False)
     figure.update_yaxes(fixedrange=True, tickformat=".0%", gridcolor=GREY)
     return figure
 
 
 def _galleries(here: Look, images: ImageSet, found: Incision, number: int) -> None:
-    columns = st.columns(len(found.top))
+    grid = st.grid(min(len(found.top), 4), min_column_width=230)
     names = ["Before", *(f"Part {letter(k)}" for k in range(len(found.edit.concepts)))]
-    for row, column in enumerate(columns):
+    for row in range(len(found.top)):
         label = int(found.label[row])
         said = f"{plain(images.label_names[label])} {found.purity[row]:.0%}" if label >= 0 else ""
         index = [int(image) for image in found.top[row] if image >= 0]
-        with column, st.container(border=True):
+        with grid.cell(), st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 colour = "gray" if row == 0 else BADGES[(row - 1) % len(BADGES)]
                 st.badge(names[row], color=colour)

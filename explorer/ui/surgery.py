@@ -20,7 +20,7 @@ RULES = {"balanced": "Balanced", "symmetric": "Symmetric", "published": "As publ
 EVIDENCE = {"classes": "By labels", "splits": "By splits"}
 INTO = {"classes": "Labels", "split": "Virtual neurons"}
 SHOWN = 12
-PICTURES = 3
+PICTURES = 5
 MOST_EDITS = 6
 COLUMNS = (
     Column("channel", "Channel"),
@@ -33,16 +33,12 @@ COLUMNS = (
 
 
 def maker(here: Look) -> Maker | None:
-    """What makes the layer, in one line; None, with what to do, where it cannot be divided."""
+    """What makes the layer; None, with what to do, where it cannot be divided."""
     made = backend().surgery.maker(here.ws, here.layer, asker())
     if isinstance(made, Status):
         waiting(made)
         return None
     if not made.refusal:
-        st.markdown(
-            f":gray[{plain(made.path)} · {made.kind} · {made.channels:,} channels of "
-            f"{made.inputs:,} inputs]"
-        )
         return made
     st.warning(plain(made.refusal), icon=":material/info:")
     if made.shown:
@@ -53,6 +49,12 @@ def maker(here: Look) -> Maker | None:
             on_click=lambda: address.put(layer=made.shown),
         )
     return None
+
+
+def said(made: Maker) -> str:
+    """What makes the layer, in one line."""
+    size = f"{made.channels:,} channels of {made.inputs:,} inputs"
+    return f":gray[{plain(made.path)} · {made.kind} · {size}]"
 
 
 def candidates(here: Look, made: Maker, images: ImageSet) -> None:
