@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from explorer import embedders, questions
 from explorer.desk import Asker, Desk
-from explorer.keys import Question
+from explorer.keys import Identity, Question
 from explorer.questions import SplitQuestion, Study
 from explorer.records import (
     Distances,
@@ -39,6 +39,10 @@ class Studies:
         asked = questions.sweep(opened.workspace, question, opened.layer, channels)
         return self._desk.ask(asked, opened.identity, asker, Sweep)
 
+    def title(self, judge: str) -> str:
+        """An embedder's name to show."""
+        return embedders.title(judge) if judge else "the workspace's own"
+
     def judges(self, ws: str) -> dict[str, str]:
         """Embedders to offer as judges, by name, with their titles: the workspace's own first."""
         workspace = self._desk.settings.workspace(ws)
@@ -50,11 +54,19 @@ class Studies:
             if embedders.parse(name).model != workspace.network or name == workspace.embedder
         }
 
-    def evaluation(
-        self, ws: str, study: Study, asker: Asker, start: bool = True
-    ) -> Evaluation | Status | None:
-        """Methods compared on a sample of a layer's neurons; None where that is not known and it
-        is not to ``start``."""
+    def evaluation(self, ws: str, study: Study, asker: Asker) -> Evaluation | Status:
+        """Methods compared on a sample of a layer's neurons."""
+        asked = self._evaluation(ws, study, asker)
+        return asked if isinstance(asked, Status) else self._desk.ask(*asked, asker, Evaluation)
+
+    def known_evaluation(self, ws: str, study: Study, asker: Asker) -> Evaluation | Status | None:
+        """The same, or None where nobody asked for it yet; starts nothing."""
+        asked = self._evaluation(ws, study, asker)
+        return asked if isinstance(asked, Status) else self._desk.known(*asked, asker, Evaluation)
+
+    def _evaluation(
+        self, ws: str, study: Study, asker: Asker
+    ) -> tuple[Question, Identity] | Status:
         opened = self._desk.open(ws, asker)
         if isinstance(opened, Status):
             return opened
@@ -64,9 +76,7 @@ class Studies:
             if isinstance(info, Status):
                 return info
             study = replace(study, judges=(info.used,))
-        question = questions.evaluation(opened.workspace, study)
-        ask = self._desk.ask if start else self._desk.known
-        return ask(question, opened.identity, asker, Evaluation)
+        return questions.evaluation(opened.workspace, study), opened.identity
 
     def ranking(
         self, question: SplitQuestion, virtual: int, count: int, asker: Asker

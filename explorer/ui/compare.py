@@ -13,28 +13,24 @@ import streamlit as st
 from explorer.backend import SplitQuestion
 from explorer.methods import variants
 from explorer.methods.agreement import agreement, jaccard, match, members
-from explorer.records import Alignment, BadInput, ExplorerError, Score, Split, Status
-from explorer.ui import address, charts, concepts, figure, neuron, pickers, subject
+from explorer.records import Alignment, ExplorerError, Score, Split, Status
+from explorer.ui import address, charts, choices, concepts, figure, neuron, pickers, subject
 from explorer.ui.plots import BADGES, letter
 from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.subject import Subject
 from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
 
-OFFERED = (
-    *("pure", "pure:attribution=lrp", "concept_vectors", "activations", "embedding", "random"),
-)
-DEFAULT = ("pure", "concept_vectors", "activations", "embedding")
 MOST = 5
 """Methods side by side."""
 FIRST = 6
 """Pictures of a virtual neuron."""
 STATIC = {"displayModeBar": False}
 JUDGED = {
-    "intra": ("Within ↓", "Mean distance of references of one virtual neuron"),
-    "inter": ("Between ↑", "Mean distance of references of different ones"),
     "gap": ("Gap ↑", "Between minus within"),
     "correlation": ("Correlation ↑", "Of the method's distances with the judge's"),
+    "intra": ("Within ↓", "Mean distance of references of one virtual neuron"),
+    "inter": ("Between ↑", "Mean distance of references of different ones"),
 }
 
 
@@ -78,64 +74,12 @@ def show(about: Subject) -> None:
     _commands(entries, judge)
 
 
-def method_names() -> list[str]:
-    """The picker of methods; each of them usable, in one way of writing."""
-    given = address.text("methods", " ".join(DEFAULT)).split()
-    titles = {name: title_of(name) for name in (*OFFERED, *given)}
-    chosen = pickers.several(
-        "methods",
-        "Methods",
-        OFFERED,
-        DEFAULT,
-        titles,
-        max_selections=MOST,
-        accept_new_options=True,
-        placeholder="Methods, such as pure:attribution=lrp",
-        help="Others can be typed: NAME:PARAMETER=VALUE, with commas between parameters.",
-    )
-    names = []
-    for name in chosen[:MOST]:
-        try:
-            method, params = variants.parse(name)
-            names.append(variants.text(method.name, params))
-        except BadInput as error:
-            address.note(plain(error))
-    return list(dict.fromkeys(names))
-
-
-def title_of(name: str) -> str:
-    """A method's title to show, with its parameters; its text where that is none."""
-    try:
-        method, _ = variants.parse(name)
-    except BadInput:
-        return name
-    params = name.partition(":")[2]
-    return f"{method.title} · {params}" if params else method.title
-
-
-def judge_name(ws: str) -> str:
-    """The picker of one judge; "" is the workspace's own embedder."""
-    titles = backend().studies.judges(ws)
-    own = next(iter(titles.values()))
-    value = address.text("judge")
-    options = list(dict.fromkeys([*list(titles)[1:], *([value] if value else [])]))
-    st.selectbox(
-        "Judge",
-        ["", *options],
-        format_func=lambda each: titles.get(each, each) if each else own,
-        accept_new_options=True,
-        help="The embedder whose distances judge every method; any name that --embedder takes.",
-        **pickers.bind("judge", value),
-    )
-    return value
-
-
 def _controls(about: Subject) -> tuple[list[str], str]:
     wide = st.grid(3, min_column_width=290)
     with wide.cell(column_span=2):
-        names = method_names()
+        names = choices.methods(about.ws, MOST)
     with wide.cell():
-        judge = judge_name(about.ws)
+        judge = choices.judge(about.ws)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         counts = {str(k): str(k) if k else "Auto" for k in (0, *range(2, 9))}
         pickers.segments("k", "Virtual neurons", counts, "0")
@@ -160,7 +104,7 @@ def _entry(about: Subject, name: str) -> Entry | None:
         answer = str(error)
     if isinstance(answer, Status) and answer.state == "failed" and not answer.fault:
         answer = answer.message
-    return Entry(name, title_of(name), question, answer)
+    return Entry(name, choices.title_of(name), question, answer)
 
 
 def _waiting(entries: Sequence[Entry]) -> None:
@@ -175,7 +119,7 @@ def _waiting(entries: Sequence[Entry]) -> None:
 
 def _scores(entries: Sequence[Entry], judge: str) -> None:
     rows, late = [], []
-    title = ""
+    judged = ""
     for entry in entries:
         if not isinstance(entry.answer, Split):
             continue
@@ -189,7 +133,7 @@ def _scores(entries: Sequence[Entry], judge: str) -> None:
             "stability": _number(split.scores.get("stability")),
         }
         if isinstance(answer, Alignment):
-            title = answer.notice or f"Judged by {answer.title}."
+            judged = answer.notice or f"Judged by {answer.title}."
             for name in JUDGED:
                 score = getattr(answer, name)
                 spread = name in ("gap", "correlation")
@@ -200,9 +144,6 @@ def _scores(entries: Sequence[Entry], judge: str) -> None:
     columns = (
         Column("method", "Method"),
         Column("k", "k", "number", help="Virtual neurons"),
-        Column("sizes", "Sizes", "number", minor=True, help="References of each"),
-        Column("silhouette", "Silhouette ↑", "number", minor=True),
-        Column("stability", "Stability ↑", "number", minor=True),
         *(
             column
             for name, (title, help) in JUDGED.items()
@@ -211,12 +152,15 @@ def _scores(entries: Sequence[Entry], judge: str) -> None:
                 Column(f"{name}_null", "null", "number", minor=True),
             )
         ),
+        Column("sizes", "Sizes", "number", minor=True, help="References of each"),
+        Column("silhouette", "Silhouette ↑", "number", minor=True),
+        Column("stability", "Stability ↑", "number", minor=True),
     )
     with st.container(border=True):
         st.subheader("Scores", anchor=False)
         table(columns, rows, key="scores", name="Scores of every method")
         st.caption(
-            f"{plain(title, 600)} Nulls: under random labels of the same sizes (for the "
+            f"{plain(judged, 600)} Nulls: under random labels of the same sizes (for the "
             "correlation: shuffled references), ± standard deviation. Outliers are left out, which "
             "flatters concept vectors."
         )

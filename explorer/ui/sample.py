@@ -12,13 +12,14 @@ import streamlit as st
 from explorer import exports
 from explorer.backend import Study
 from explorer.records import Evaluation, EvaluationRow, Layer, ReferenceQuery, Status
-from explorer.ui import address, charts, compare, pickers
+from explorer.ui import address, charts, choices, pickers
 from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
 
 DEFAULT = Study("")
 MOST_NEURONS = 4096
+MOST_METHODS = 12
 KS = tuple(str(k) for k in range(2, 9))
 MEASURES = {"gap": "Gap", "intra": "Within", "inter": "Between"}
 STATIC = {"displayModeBar": False}
@@ -29,7 +30,9 @@ def show(ws: str, layer: Layer) -> None:
     study = _form(ws, layer)
     wanted = backend().settings.read_only or st.session_state.get("study") == study
     with section():
-        answer = backend().studies.evaluation(ws, study, asker(), start=wanted)
+        studies = backend().studies
+        ask = studies.evaluation if wanted else studies.known_evaluation
+        answer = ask(ws, study, asker())
         if isinstance(answer, Status):
             waiting(answer)
         elif answer is None:
@@ -52,7 +55,7 @@ def command(ws: str, study: Study) -> str:
 def _form(ws: str, layer: Layer) -> Study:
     wide = st.grid(3, min_column_width=290)
     with wide.cell(column_span=2):
-        names = compare.method_names()
+        names = choices.methods(ws, MOST_METHODS)
     titles = backend().studies.judges(ws)
     own = next(iter(titles))
     with wide.cell():
@@ -124,7 +127,7 @@ def _results(ws: str, study: Study, found: Evaluation) -> None:
         if len(judges) > 1:
             judge = pickers.segments("before", "Judge", judges, judge)
     rows = _of(found, judge)
-    titles = {row.method: compare.title_of(row.method) for row in rows}
+    titles = {row.method: choices.title_of(row.method) for row in rows}
     _table(found, rows, titles)
     _keep(ws, study, found)
     halves = st.grid(2, min_column_width=320)
