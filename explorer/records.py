@@ -616,8 +616,9 @@ class Incision:
     ``chosen`` i32[n] and ``judged`` i32[n] pictures per concept; ``rhos`` f32[G] tried with their
     ``criterion`` f32[G] (NaN: leaves a concept without inputs). ``fractions`` f32[n,n+1]: on the
     pictures of each concept, spatial sums of d_1 ... d_n and the residual over those of the channel
-    (ideal: one at its own, zero elsewhere), from ``fired`` i32[n] pictures. ``shares`` f32[n,n]:
-    positive part of each d over that of all, with standard errors ``share_errors``. ``auc`` f32[R]:
+    (ideal: one at its own, zero elsewhere), from the ``fired`` i32[n] pictures on which the
+    channel's sum is above zero; NaN where there are none. ``shares`` f32[n,n]: positive part of
+    each d over that of all, with standard errors ``share_errors``. ``auc`` f32[R]:
     how well the positive part of row i tells concept i from the others (row 0: the best that the
     channel itself can), 0.5 is chance. ``correct`` f32: share of pictures whose own d is the
     strongest. ``density`` i64[n,R,B]: pictures per concept and row whose mean positive part lies

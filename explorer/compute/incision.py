@@ -143,7 +143,7 @@ class _Scalpel:
             entered = entering(self.model, self.path, x)
             made = outputs(self.layer, entered, weight, bias, self.group)
             turned = made * self.turn
-            parts = (made.double().sum(2), turned.clamp(min=0).mean(2), turned.amax(2))
+            parts = (turned.double().sum(2), turned.clamp(min=0).mean(2), turned.amax(2))
             return tuple(host(part) for part in parts)
 
         found: list[list[np.ndarray]] = [[], [], [], []]

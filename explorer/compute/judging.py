@@ -18,7 +18,8 @@ BINS = 30
 
 @dataclass(frozen=True)
 class Responses:
-    """Per picture and row: spatial sum f64, mean positive part and peak f32, [N,R] each."""
+    """Per picture and row, the sign turned where the batch norm turns it: spatial sum f64, mean
+    positive part and peak f32, [N,R] each."""
 
     ids: np.ndarray
     total: np.ndarray
@@ -40,12 +41,10 @@ def measures(found: Responses, own: Sequence[np.ndarray]) -> dict[str, Any]:
     density = np.zeros((concepts, concepts + 1, BINS), np.int64)
     area = np.full(concepts + 1, np.nan, np.float32)
     for k, at in enumerate(own):
-        fires = at[np.abs(found.total[at, 0]) > 1e-9]
-        fires = fires[found.positive[fires, 0] > 0]
+        fires = at[found.total[at, 0] > 0]
         fired[k] = len(fires)
-        whole = found.total[fires, 0].sum()
-        if abs(whole) > 0:
-            fractions[k] = found.total[fires, 1:].sum(0) / whole
+        if fires.size:
+            fractions[k] = found.total[fires, 1:].sum(0) / found.total[fires, 0].sum()
         shares[k] = portion[at].mean(0)
         errors[k] = portion[at].std(0) / np.sqrt(len(at))
         rest = np.concatenate([each for j, each in enumerate(own) if j != k])

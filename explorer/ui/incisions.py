@@ -151,9 +151,9 @@ def _fractions(found: Incision, number: int) -> None:
     rows = []
     for k in range(concepts):
         cells = {"on": f"{letter(k)} · {found.edit.concepts[k]}"}
-        cells |= {f"d{j}": f"{found.fractions[k, j]:.2f}" for j in range(concepts)}
+        cells |= {f"d{j}": _number(found.fractions[k, j]) for j in range(concepts)}
         cells |= {
-            "rest": f"{found.fractions[k, concepts]:.2f}",
+            "rest": _number(found.fractions[k, concepts]),
             "share": f"{found.shares[k, k]:.2f} ± {found.share_errors[k, k]:.2f}",
             "auc": f"{found.auc[k + 1]:.2f}",
         }
@@ -164,6 +164,10 @@ def _fractions(found: Incision, number: int) -> None:
         f"apart with AUC {found.auc[0]:.2f} at best; the own part is the strongest on "
         f"{found.correct:.0%} of the pictures (chance {1 / concepts:.0%})."
     )
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.2f}"
 
 
 def densities(found: Incision) -> go.Figure:

@@ -24,9 +24,9 @@ PICTURES = 5
 MOST_EDITS = 6
 COLUMNS = (
     Column("channel", "Channel"),
-    Column("first", "Serves", minor=True),
+    Column("first", "Serves"),
     Column("pictures", "Its pictures", "pictures"),
-    Column("second", "and", minor=True),
+    Column("second", "and"),
     Column("others", "Its pictures", "pictures"),
     Column("cosine", "Cosine", "number", help="Of the two relevance vectors; lower is more unlike"),
 )
