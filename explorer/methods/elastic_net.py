@@ -45,7 +45,7 @@ def _descend(
             pull = gradient[:, each] + old
             new = np.sign(pull) * np.maximum(np.abs(pull) - first, 0) / (1 + second)
             change = new - old
-            gradient -= gram[:, :, each] * change[:, None]
+            gradient -= gram[:, each] * change[:, None]  # symmetric: rows lie together
             weight[:, each] = new
             moved = max(moved, float(np.abs(change).max()))
         if moved < SETTLED:
