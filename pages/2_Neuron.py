@@ -74,7 +74,7 @@ def why(
     crops = None
     if known is not None:
         with main, section():
-            crops = neuron.crops_of(about, about.top)
+            crops = neuron.crops_of(about, known.references.query)
             virtual.virtual_neurons(about, known, crops)
             virtual.separation(about, known)
     with side:

@@ -235,3 +235,12 @@ def test_a_tree_is_drawn_from_its_linkage() -> None:
     assert sorted(joins.customdata) == pytest.approx(sorted(tree[:, 2] / 2))
     order = sorted(zip(charts._placed(tree, labels, 1.0)[0][:5], range(5), strict=True))
     assert {order[0][1], order[1][1]} in ({0, 1}, {2, 3}, {4, 2}, {4, 3})
+
+
+def test_the_neuron_page_shows_concepts_of_other_references(
+    serve: Serve, answered: Backend
+) -> None:
+    serve(answered)
+    for more in ({"mode": "paper", "smallest": "1"}, {"start": "singular", "separation": "1.0"}):
+        app = fine(visit("pages/2_Neuron.py", **HERE, method="concept_vectors", **more))
+        assert "Pictures of virtual neuron A" in galleries(app)

@@ -188,7 +188,7 @@ def references(about: Subject, split: Split | None, question: SplitQuestion) -> 
 def _owners(split: Split | None, question: SplitQuestion, query: ReferenceQuery) -> dict[int, int]:
     """The virtual neuron of each picture: of the split, or the nearest for other pictures."""
     owners = subject.owner_of(split)
-    if not owners or query == question.references:
+    if not owners or (split is not None and query == split.references.query):
         return owners
     with section():
         answer = backend().assignment(question, query, asker())
