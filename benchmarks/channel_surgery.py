@@ -3,6 +3,7 @@
     python benchmarks/channel_surgery.py rules FOLDER --layer blocks.6.0.conv_pw --pairs 10
     python benchmarks/channel_surgery.py planted FOLDER --layer blocks.6.0.conv_pw --pairs 20
     python benchmarks/channel_surgery.py speed FOLDER
+    python benchmarks/channel_surgery.py equality FOLDER --layers conv_stem --pictures 500
 
 FOLDER holds class folders. Prints tables; nothing is stored.
 """
@@ -10,6 +11,7 @@ FOLDER holds class folders. Prints tables; nothing is stored.
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
 import time
 from pathlib import Path
@@ -20,14 +22,15 @@ import torch
 from explorer.answers.room import Room
 from explorer.compute.incision import Concept, incise
 from explorer.compute.inputs import entering, outputs, sums
+from explorer.compute.judging import spread
 from explorer.compute.passes import host, passing
 from explorer.compute.serving import class_relevance, unlike
 from explorer.images import sets
 from explorer.keys import Identity, Question
-from explorer.networks import dividing
+from explorer.networks import dividing, surgery
 from explorer.networks.identity import identity
 from explorer.networks.original import Original
-from explorer.records import BadInput, Workspace
+from explorer.records import BadInput, Edit, Workspace
 from explorer.settings import load_settings
 from explorer.store import Store
 
@@ -156,19 +159,55 @@ def speed(bench: Bench, args: argparse.Namespace) -> None:
     )
 
 
+def equality(bench: Bench, args: argparse.Namespace) -> None:
+    """Channels divided at random in two, three and four: largest logit difference in float32 and
+    float64, and changed first classes."""
+    model, pictures = bench.original.model, spread(len(bench.lab.images), args.pictures)
+    names = [(path, n) for path in args.layers or [args.layer] for n in (2, 3, 4)]
+    edited = [surgery.apply(model, [_random_edit(model, *name)]) for name in names]
+    exact = [copy.deepcopy(each).double() for each in (model, *edited)]
+    found = np.zeros((len(names), 3))
+    largest = 0.0
+
+    @torch.no_grad()
+    def read(x: torch.Tensor, ids: np.ndarray) -> None:
+        nonlocal largest
+        old, old64 = model(x), exact[0](x.double())
+        largest = max(largest, float(old.abs().max()))
+        for at, (one, one64) in enumerate(zip(edited, exact[1:], strict=True)):
+            new = one(x)
+            apart = float((new - old).abs().max()), float((one64(x.double()) - old64).abs().max())
+            found[at, :2] = np.maximum(found[at, :2], apart)
+            found[at, 2] += int((new.argmax(1) != old.argmax(1)).sum())
+
+    read_ = [len(ids) for ids, _ in passing(bench.lab, pictures, read, "", bench.silent)]
+    print(f"{args.network}: {sum(read_)} pictures, largest logit {largest:.3g}")
+    for (path, n), (single, double, changed) in zip(names, found, strict=True):
+        print(f"{path} n={n}: {single:.1e} float32, {double:.1e} float64, {changed:.0f} changed")
+
+
+def _random_edit(model: torch.nn.Module, path: str, concepts: int) -> Edit:
+    inputs = surgery.weighted(model, path).weight[0].numel()
+    owner = np.random.default_rng(concepts).integers(-1, concepts, inputs).astype(np.int32)
+    return Edit(path, 5, tuple("ABCD"[:concepts]), "random", 1.0, owner)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("what", choices=("rules", "planted", "speed"))
+    parser.add_argument("what", choices=("rules", "planted", "speed", "equality"))
     parser.add_argument("folder", type=lambda text: str(Path(text).resolve()))
     parser.add_argument("--network", default=NETWORK)
     parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--layer", default="blocks.6.0.conv_pw")
+    parser.add_argument("--layers", nargs="+", default=[], help="of equality")
+    parser.add_argument("--pictures", type=int, default=500, help="of equality")
     parser.add_argument("--pairs", type=int, default=10)
     for name, default in (("tau", 0.003), ("share", 0.5), ("gamma", 0.5), ("rho", 0.75)):
         parser.add_argument(f"--{name}", type=float, default=default)
     args = parser.parse_args()
     bench = Bench(args)
-    {"rules": rules, "planted": planted, "speed": speed}[args.what](bench, args)
+    do = {"rules": rules, "planted": planted, "speed": speed, "equality": equality}
+    do[args.what](bench, args)
 
 
 if __name__ == "__main__":
