@@ -222,9 +222,9 @@ class ReferenceQuery:
     """Which images stand for a neuron.
 
     ``by`` is "max" or "mean" (spatial), or "singular": by projection on that singular direction of
-    the layer whose number is the neuron's channel. ``range`` is "top" (the highest), "quantiles" (from
-    evenly spaced quantiles of the positive values, highest first) or "random" (``seed``, over
-    all images). At most ``count``, at most one per source photograph.
+    the layer whose number is the neuron's channel. ``range`` is "top" (the highest), "quantiles"
+    (from evenly spaced quantiles of the positive values, highest first) or "random" (``seed``,
+    over all images). At most ``count``, at most one per source photograph.
     """
 
     by: str = "max"

@@ -8,13 +8,12 @@ from typing import Any
 
 import streamlit as st
 
-from explorer.backend import SplitQuestion
 from explorer.records import References, Split, Status
 from explorer.ui import figure, neuron, pickers, rail, virtual
 from explorer.ui.gallery import mark
 from explorer.ui.places import look
 from explorer.ui.session import asker, backend, section
-from explorer.ui.subject import Subject
+from explorer.ui.subject import SplitQuestion, Subject
 from explorer.ui.waiting import waiting
 
 

@@ -92,8 +92,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ui": {"records", "store", "concepts", "methods", "backend", "serve"},
     "front": {"records", "ui"},
     "command line": {
-        *("records", "reading", "store", "images", "compute", "concepts", "methods", "figures"),
-        *("backend", "worker", "serve"),
+        *("records", "reading", "store", "images", "identity", "compute", "concepts", "methods"),
+        *("figures", "backend", "worker", "serve"),
     },
 }
 

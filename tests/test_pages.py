@@ -218,12 +218,12 @@ def test_a_dead_neuron_is_said_to_be_dead_once(
     assert not next(each for each in app.button if each.label == "Next").disabled
 
 
-def test_one_virtual_neuron_is_said_to_be_one(serve: Serve, answered: Backend) -> None:
+def test_one_virtual_neuron_has_no_gap(serve: Serve, answered: Backend) -> None:
     serve(answered)
     app = visit(NEURON, **HERE, k="1")
     assert not app.exception
     assert not app.error
-    assert "hold together" in words(app)
+    assert "hold together" not in words(app), "it was asked for, not found"
     assert "not defined" in [each.delta for each in app.metric]
 
 

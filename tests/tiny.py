@@ -15,7 +15,7 @@ WEIGHTS = "random:0"
 JUDGE = "network:timm:test_efficientnet@random:1"
 LAYER = "layer4"
 LOWER = "layer3"
-"""The untrained residual branches inside layer4 are zero, so relevance is traced to layer3."""
+"""Where relevance is traced to, with other layers between."""
 SHAPES = ("disc", "stripes", "square")
 
 

@@ -176,7 +176,7 @@ def _filled(network: str, asked: str, make: Make) -> nn.Module:
     if identity.is_random(asked):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(identity.seed(asked))
-            return make(None, None)
+            return _awake(make(None, None))
     if identity.is_edits(asked):
         return _edited(network, identity.edits_file(asked), make)
     path = identity.checkpoint(asked)
@@ -187,6 +187,16 @@ def _filled(network: str, asked: str, make: Make) -> nn.Module:
     if matrix in state and state[matrix].shape[:1] not in ((outputs,), ()):
         model = make(None, state[matrix].shape[0])
     fill(model, state, path.name)
+    return model
+
+
+def _awake(model: nn.Module) -> nn.Module:
+    """An untrained network with its residual branches switched on. Libraries start their last
+    batch norms at zero for training, which would leave every layer inside without effect."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            # Every scale of an untrained network is one but for those that start at zero.
+            nn.init.ones_(module.weight)
     return model
 
 
