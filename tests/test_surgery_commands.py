@@ -15,7 +15,7 @@ from explorer.operations import Operation, operation
 from explorer.records import BadInput
 
 CONV = "layer4.0.conv1"
-"""Its channels are those of layer4.0.act1, which fire; the branch behind is untrained."""
+"""Its channels are those of layer4.0.act1."""
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 from test_pages import Serve, address, components, serve, visit, words
-from tiny import LAYER, draw_pictures, tiny_settings
+from tiny import draw_pictures, tiny_settings
 
 from explorer.backend import Asker, Backend
 from explorer.records import EditedNetwork
@@ -19,7 +19,7 @@ __all__ = ["serve"]
 SURGERY = "pages/6_Surgery.py"
 FIRST = "layer4.0.act1"
 ALIVE = "act1"
-"""Later layers have no influence on the logits of this untrained network."""
+"""Its channels reach the logits of this untrained network."""
 HERE = {"ws": "tiny", "layer": FIRST, "neuron": "3"}
 LOOSE = {"tau": "0.001", "share": "0.3", "gamma": "1.0"}
 
@@ -162,7 +162,7 @@ def test_bad_links_are_said_in_a_sentence(
 
 def test_an_impossible_division_is_a_sentence(serve: Serve, answered: Backend) -> None:
     serve(answered)
-    app = visit(SURGERY, ws="tiny", layer=LAYER, neuron="3", into="split", k="2", method="pure")
+    app = visit(SURGERY, **HERE, edits=f"{FIRST}:3~activations-1-16~balanced~0")
     press(app, "Divide and judge")
     assert not app.exception
-    assert "choose another lower layer" in words(app)
+    assert "holds together as one" in words(app)
