@@ -147,7 +147,7 @@ TWO = ("--classes", "disc", "stripes", "-o", "{tmp}/x.json")
             (f"{CONV}:3", "--classes", "disc", "stripe", "-o", "{tmp}/x.json"),
             "mean stripes, square?",
         ),
-        (("fc:3", *TWO, "--rho", "0.0001", "--rule", "symmetric"), "no input is left for"),
+        (("conv1.0:3", *TWO, "--rho", "0.0001", "--rule", "symmetric"), "no input is left for"),
         ((f"{CONV}:3", *TWO, "--rho", "2"), "rho lies above 0"),
         ((f"{CONV}:3", *TWO, "--pictures", "0"), "at least one picture"),
         (
