@@ -1,0 +1,144 @@
+"""What is changed in the weights, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One channel divided in the weights of the convolution or linear layer at module path
+    ``layer``. ``owner`` i32[I] gives each input unit (an input channel at one kernel offset) the
+    number of its concept, -1 where the concepts share it. ``concepts`` are their names, ``rho`` and
+    ``rule`` how the owners were found. ``channel`` counts as in the layer before any edit;
+    numbers from its channels on are new ones, in the order in which edits made them."""
+
+    layer: str
+    channel: int
+    concepts: tuple[str, ...]
+    rule: str
+    rho: float
+    owner: np.ndarray
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What makes the channels of a layer: ``path`` is the module path of the convolution or linear
+    layer whose rows can be divided, ``kind`` its description, ``channels`` how many it makes, each
+    from ``inputs`` input units, ``shown`` the browsable layer that shows them ("" if none). Where
+    the layer cannot be divided ``refusal`` says why, and ``path`` and ``shown`` are those of the
+    layer to divide instead ("" if none)."""
+
+    layer: str
+    path: str
+    kind: str
+    channels: int
+    inputs: int
+    shown: str
+    refusal: str
+
+
+@dataclass(frozen=True)
+class ClassRelevance:
+    """How a layer of C channels and I input units serves K labels: ``count`` i32[K] pictures read,
+    ``important`` f32[K,C] share of them for which the channel carries at least ``tau`` of the
+    positive relevance, ``means`` f32[K,G,I/G] mean of the spatial sums of the inputs of each of its
+    G groups. ``how`` is "closed form" or "sliced backward"."""
+
+    layer: str
+    tau: float
+    count: np.ndarray
+    important: np.ndarray
+    means: np.ndarray
+    how: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Channels that serve unlike things, most unlike first: ``channel`` i32[M], the two ``groups``
+    i32[M,2] as numbers of ``names`` and the ``cosine`` f32[M] of their relevance vectors. ``by`` is
+    "classes" or "splits" (then ``names`` are letters of virtual neurons); ``looked`` counts the
+    channels that could be judged; ``how`` and ``seconds`` say what it took."""
+
+    maker: Maker
+    by: str
+    names: tuple[str, ...]
+    channel: np.ndarray
+    groups: np.ndarray
+    cosine: np.ndarray
+    looked: int
+    how: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Incision:
+    """One edit, judged on pictures that were not used to choose it. n concepts, rows d_1 ... d_n
+    and the residual; the original channel is row 0 where R = n + 1.
+
+    ``chosen`` i32[n] and ``judged`` i32[n] pictures per concept; ``rhos`` f32[G] tried with their
+    ``criterion`` f32[G] (NaN: leaves a concept without inputs). ``fractions`` f32[n,n+1]: on the
+    pictures of each concept, spatial sums of d_1 ... d_n and the residual over those of the channel
+    (ideal: one at its own, zero elsewhere), from the ``fired`` i32[n] pictures on which the
+    channel's sum is above zero; NaN where there are none. ``shares`` f32[n,n]: positive part of
+    each d over that of all, with standard errors ``share_errors``. ``auc`` f32[R]:
+    how well the positive part of row i tells concept i from the others (row 0: the best that the
+    channel itself can), 0.5 is chance. ``correct`` f32: share of pictures whose own d is the
+    strongest. ``density`` i64[n,R,B]: pictures per concept and row whose mean positive part lies
+    between ``edges`` f32[B+1]. ``top`` i32[R,T] highest pictures of all ``ranked`` (-1 pads),
+    ``value`` f32[R,T], their most frequent ``label`` i32[R] (-1: none) and its ``purity`` f32[R].
+    ``places`` i32[n+1] are the channels of ``shown`` that hold d_1 ... d_n and the residual."""
+
+    edit: Edit
+    chosen: np.ndarray
+    judged: np.ndarray
+    rhos: np.ndarray
+    criterion: np.ndarray
+    fractions: np.ndarray
+    fired: np.ndarray
+    shares: np.ndarray
+    share_errors: np.ndarray
+    auc: np.ndarray
+    correct: float
+    density: np.ndarray
+    edges: np.ndarray
+    top: np.ndarray
+    value: np.ndarray
+    label: np.ndarray
+    purity: np.ndarray
+    ranked: int
+    places: np.ndarray
+    shown: str
+
+
+@dataclass(frozen=True)
+class SurgeryReport:
+    """Edits applied in order, and the edited network against the original on ``pictures`` real
+    pictures: largest absolute logit ``difference`` in float32 and in float64, beside the largest
+    logit ``scale``; how many pictures have another first class in float32 (``changed``);
+    ``accuracy`` f32[2,2]: before and after; first and first five classes right (NaN where the
+    network does not know the labels). ``parameters`` and ``multiplications`` i64[2]: before and
+    after."""
+
+    incisions: tuple[Incision, ...]
+    pictures: int
+    difference: float
+    difference64: float
+    scale: float
+    changed: int
+    accuracy: np.ndarray
+    parameters: np.ndarray
+    multiplications: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EditedNetwork:
+    """An edited network as files: ``weights`` u8[n] is a safetensors file, ``edits`` the JSON text
+    that goes beside it."""
+
+    edits: str
+    weights: np.ndarray
