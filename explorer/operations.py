@@ -109,9 +109,7 @@ def labels_named(images: ImageSet, text: str) -> tuple[int, ...]:
     for name in (part.strip() for part in text.split("|")):
         if name.casefold() not in numbers:
             near = difflib.get_close_matches(name.casefold(), list(numbers), 3, 0.4)
-            hint = (
-                f"did you mean {', '.join(near)}?" if near else "see their folders."
-            )
+            hint = f"did you mean {', '.join(near)}?" if near else "see their folders."
             raise BadInput(f"No picture of {images.name} is labelled '{name[:60]}': {hint}")
         found.append(numbers[name.casefold()])
     return tuple(found)

@@ -413,7 +413,6 @@ def test_the_paper_ranks_by_mean_wherever_it_is_asked_from(backend: Backend) -> 
         ("concept_vectors", {}, 4, "need as many, and there are 4"),
         ("concept_vectors", {"smallest": 40}, 12, "there are 12"),
         ("concept_vectors", {"separation": 0.02, "smallest": 12}, 12, "No concept of 12"),
-        ("pure", {"lower": "layer4.0.act1", "k": 2}, 12, "has anything to divide"),
     ],
 )
 def test_what_cannot_be_divided_says_why(
