@@ -140,6 +140,7 @@ def test_pictures_of_one_source_are_never_divided() -> None:
     parts = partition(hashes, sources)
     owners = [set(sources[part]) for part in parts]
     assert sum(map(len, owners)) == len(set.union(*owners)) == 300
+    assert [len(part) for part in parts] == pytest.approx([630, 90, 180], abs=70)
 
 
 def test_a_set_that_is_too_small_is_one_sentence() -> None:

@@ -32,13 +32,14 @@ class Partition:
 def partition(hashes: np.ndarray, sources: np.ndarray) -> Partition:
     """Split pictures by the hashes u64[N] of their contents: about 70, 10 and 20 in 100.
 
-    Pictures of one source (``sources`` i32[N]) go together, as the smallest of their hashes
-    says; equal files always do. Raises BadInput when a split has too few.
+    Pictures of one source (``sources`` i32[N]) go together, as the sum of their hashes (modulo
+    2^64, so that sources of many pictures are spread as evenly as those of one) says. Raises
+    BadInput when a split has too few.
     """
     _, group = np.unique(sources, return_inverse=True)
-    smallest = np.full(group.max() + 1, np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(smallest, group, hashes)
-    place = smallest[group] / 2.0**64
+    total = np.zeros(group.max() + 1, np.uint64)
+    np.add.at(total, group, hashes)
+    place = total[group] / 2.0**64
     ids = np.arange(len(hashes))
     return _enough(
         Partition(
