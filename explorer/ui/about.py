@@ -83,10 +83,21 @@ FORMULAS = {
             "Neurons. ICML, 2024. arXiv:2405.06855"
         ),
     ),
+    "Channel surgery": (
+        (
+            r"w = \sum_{j=1}^{n} d_j - (n - 1)\, r, \qquad v_j = w \odot \underset{x \in "
+            r"\text{concept } j}{\mathrm{mean}} \sum_{hw} h(x)"
+        ),
+        (
+            "Each input of the channel goes to the concept whose relevance it carries, or to all; "
+            "the parts merge to the weights as they were. After: Disentangling Polysemantic "
+            "Channels in Convolutional Neural Networks, 2025. arXiv:2504.12939"
+        ),
+    ),
 }
 LICENCES = {
     "This program": "MIT",
-    "zennit": "LGPL-3.0-or-later, used as a library",
+    "zennit": "LGPL-3.0-or-later; the tests hold relevance against it",
     "PyTorch, torchvision": "BSD-3-Clause",
     "timm, Streamlit": "Apache-2.0",
     "Inter (typeface)": "SIL Open Font License 1.1, © 2016 The Inter Project Authors",
