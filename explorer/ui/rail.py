@@ -163,7 +163,7 @@ def _scores(answer: Alignment) -> None:
         ),
     ):
         _score(grid, label, score, better, what)
-    st.caption(f"Mean distance of any two: {answer.overall:.3f}")
+    st.caption(f"n = {answer.gap.n} references. Mean distance of any two: {answer.overall:.3f}")
 
 
 def _score(
