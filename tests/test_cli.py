@@ -79,6 +79,14 @@ def test_split_prints_the_promised_fields(capsys: pytest.CaptureFixture[str]) ->
     assert found == run(capsys, *SPLIT)
 
 
+def test_fewer_references_than_asked_for_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ("split", f"{LAYER}:3", "--k", "2", "--lower", LOWER, "--no-scores")
+    found = run(capsys, *argv, "--references", "500")
+    assert found["notice"].startswith("500 references were asked for and ")
+    assert len(found["labels"]) <= 30
+    assert run(capsys, *argv, "--references", "5")["notice"] == ""
+
+
 @pytest.mark.parametrize("method", ["concept_vectors", "activations", "embedding", "random"])
 def test_every_method_splits_from_the_command_line(
     capsys: pytest.CaptureFixture[str], method: str

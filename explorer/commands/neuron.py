@@ -40,15 +40,27 @@ def split(args: argparse.Namespace) -> Found:
     )
     answer = session.wait(lambda: ask.split(question, session.asker))
     images = session.wait(lambda: ask.images(session.ws, session.asker))
-    found = _described(answer, images)
+    found = _described(answer, images) | {"notice": _shortfall(answer, args.references)}
     if not args.no_scores:
         scores = session.wait(lambda: ask.alignment(question, session.asker))
-        found |= {"embedder": scores.title, "notice": scores.notice, "scores": _scores(scores)}
+        notice = " ".join(each for each in (found["notice"], scores.notice) if each)
+        found |= {"embedder": scores.title, "notice": notice, "scores": _scores(scores)}
     if args.rank:
         found["ranking"] = [
             _ranked(session, question, virtual, args.rank, images) for virtual in range(answer.k)
         ]
     return found
+
+
+def _shortfall(split: Split, wanted: int) -> str:
+    """What to say when there are fewer references than were asked for."""
+    found = len(split.references.index)
+    if found >= wanted:
+        return ""
+    return (
+        f"{wanted} references were asked for and {found} are used: the neuron fires on no more "
+        "photographs of this image set."
+    )
 
 
 def _ranked(

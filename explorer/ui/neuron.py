@@ -181,7 +181,9 @@ def references(about: Subject, split: Split | None, question: SplitQuestion) -> 
     subject.show(about, answer, shown, crops, key="references", name="References", owners=owners)
     with st.container(horizontal=True, vertical_alignment="center"):
         pickers.page_number(pages)
-        st.caption(f"{len(positions)} of {len(answer.index)} references", width="content")
+        few = len(answer.index) < query.count
+        why = f", not {query.count}: the neuron fires on no more photographs" if few else ""
+        st.caption(f"{len(positions)} of {len(answer.index)} references{why}", width="content")
     return answer
 
 
