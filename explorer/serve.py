@@ -62,8 +62,10 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8501) -> None
     for logger in ("uvicorn", "uvicorn.access", "uvicorn.error"):
         # Streamlit sets their levels so that every request is logged; it leaves filters alone.
         logging.getLogger(logger).addFilter(lambda record: record.levelno >= logging.WARNING)
-    # uvicorn gives signals back once it has closed down.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # uvicorn gives signals back once it has closed down. A shell starts what runs in its
+    # background with SIGINT ignored, so both are set.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     config = uvicorn.Config(
         APP,
         workers=1,
