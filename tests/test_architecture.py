@@ -304,7 +304,7 @@ def test_every_library_that_is_imported_is_pinned() -> None:
     pinned = {canonical(line.split("==")[0]) for line in lines}
     providers = importlib.metadata.packages_distributions()
     files = [*sources().values(), *HOME.glob("tests/**/*.py"), *HOME.glob("benchmarks/*.py")]
-    own = {"explorer", *(path.stem for path in HOME.glob("tests/*.py"))}
+    own = {"explorer", "benchmarks", *(path.stem for path in HOME.glob("tests/*.py"))}
     wrong = set()
     for path in files:
         for line, name in imports(path):

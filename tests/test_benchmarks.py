@@ -1,0 +1,80 @@
+"""The benchmarks: that they can be started, how they measure, and that their figures are written
+down. How fast anything is belongs to them, not to tests."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks.interleaved import interleave, spread
+from benchmarks.options import draw
+
+HOME = Path(__file__).resolve().parent.parent
+DOCUMENT = (HOME / "docs" / "performance.md").read_text(encoding="utf-8")
+
+
+def test_help_lists_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        benchmarks.main(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert {"relevance", "sweep"} <= benchmarks.found().keys()
+    for name, what in benchmarks.found().items():
+        assert name in shown
+        assert what.endswith(".")
+
+
+def test_options_are_documented() -> None:
+    for action in benchmarks._parser({})._actions:
+        option = action.option_strings[-1]
+        assert option == "--help" or f"`{option}" in DOCUMENT
+
+
+def test_unknown_benchmarks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        benchmarks.main(["--only", "nothing"])
+    assert ended.value.code == 2
+    assert "relevance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_figures_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    figures = spread("one_ms", np.array([1.0, 2.0, 4.0])) | {"pictures": 7}
+    fake = type(sys)("benchmarks.relevance")
+    fake.measure = lambda options: figures
+    monkeypatch.setitem(sys.modules, "benchmarks.relevance", fake)
+    argv = ["--only", "relevance", "--pictures", ".", *["--json"] * as_json]
+    assert benchmarks.main(argv) == 0
+    shown = capsys.readouterr().out
+    if as_json:
+        assert json.loads(shown).items() >= figures.items()
+        assert json.loads(shown)["relevance_peak_mib"] > 0
+    else:
+        assert re.search(r"^one_ms +2 +\(1\.5 to 3\)$", shown, re.MULTILINE)
+
+
+def test_variants_run_in_turn_and_may_tell_their_own_time() -> None:
+    order: list[str] = []
+
+    def told() -> float:
+        order.append("b")
+        return 5.0
+
+    found = interleave({"a": lambda: order.append("a"), "b": told}, rounds=2, warm=1)
+    assert order == ["a", "b"] * 3
+    assert found["b"].tolist() == [5.0, 5.0]
+    assert len(found["a"]) == 2
+
+
+def test_drawn_pictures_are_as_large_as_photographs(tmp_path: Path) -> None:
+    sizes = [path.stat().st_size for path in draw(tmp_path, 2).iterdir()]
+    assert len(sizes) == 2
+    assert all(40_000 < size < 200_000 for size in sizes)
