@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +11,18 @@ import numpy as np
 from explorer import embedders, questions
 from explorer.concepts import labels, lists
 from explorer.desk import Asker, Desk, OpenedLayer
+from explorer.explaining import (
+    DRAWN,
+    LABELS,
+    LIST,
+    MEASURED,
+    Concepts,
+    ExplainQuestion,
+    fit_args,
+    numbered,
+    pooling,
+    signal_args,
+)
 from explorer.keys import Question
 from explorer.methods.linear_explanation import Params
 from explorer.methods.params import read_params
@@ -24,42 +36,13 @@ from explorer.records import (
     LayerExplanations,
     Neuron,
     RangeAnalysis,
+    RangeShares,
     SplitTest,
     Status,
-    Workspace,
 )
 
-LABELS, LIST = "labels", "list"
-POOLS = ("mean", "max")
-MOST_TYPED = 20
 T = TypeVar("T", Ablation, Explanation, LayerExplanations, RangeAnalysis, SplitTest)
 Embedder = Callable[[str, Asker, str], EmbedderInfo | Status]
-
-
-@dataclass(frozen=True)
-class Concepts:
-    """What to explain with: the pictures' "labels", or a "list" of ``terms`` (empty: the one that
-    comes along) read by ``embedder`` ("" = the workspace's own)."""
-
-    mode: str = LIST
-    terms: tuple[str, ...] = ()
-    embedder: str = ""
-
-
-@dataclass(frozen=True)
-class ExplainQuestion:
-    """One signal to explain: of a neuron (``pool`` "mean" or "max" over space), or of virtual
-    neuron ``virtual`` of a ``split`` of it. ``typed`` terms are scored instead of searching.
-    Test responses come from the embedder ``simulator`` where one is named."""
-
-    neuron: Neuron
-    concepts: Concepts = Concepts()
-    pool: str = "mean"
-    params: Mapping[str, Any] = field(default_factory=dict)
-    split: SplitQuestion | None = None
-    virtual: int = -1
-    typed: tuple[str, ...] = ()
-    simulator: str = ""
 
 
 class Explanations:
@@ -119,7 +102,7 @@ class Explanations:
             kind,
             opened.workspace,
             subject,
-            {"concepts": args, **_signal(opened.workspace, question), **_fit(question)},
+            {"concepts": args, **signal_args(opened.workspace, question), **fit_args(question)},
             f"Explaining {subject}" + (" in your words" if question.typed else ""),
         )
         return self._noticed(opened, asked, asker, what, notice)
@@ -135,7 +118,7 @@ class Explanations:
         pool: str = "mean",
     ) -> LayerExplanations | Status:
         """Explanations of many neurons of a layer (none named: all of them)."""
-        more = {"params": asdict(read_params(Params, params)), "pool": _pool(pool)}
+        more = {"params": asdict(read_params(Params, params)), "pool": pooling(pool)}
         return self._layer(
             "explanations", ws, layer, channels, concepts, more, asker, LayerExplanations
         )
@@ -150,10 +133,31 @@ class Explanations:
         found = self._args(opened, concepts, asker)
         if isinstance(found, Status):
             return found
-        args = {"concepts": found[0], "pool": _pool(pool)}
+        args = {"concepts": found[0], "pool": pooling(pool)}
         title = f"Taking out {neuron.address}"
         asked = Question("ranges", opened.workspace, neuron.address, args, title)
         return self._noticed(opened, asked, asker, RangeAnalysis, found[1])
+
+    def shares(
+        self,
+        ws: str,
+        layer: str,
+        channels: Sequence[int],
+        asker: Asker,
+        pool: str = "mean",
+        pictures: int = MEASURED,
+    ) -> RangeShares | Status:
+        """Where in their ranges many neurons of a layer matter, over ``pictures`` drawn by lot."""
+        if not 50 <= pictures <= 100_000:
+            raise BadInput("The table of ranges takes 50 to 100,000 pictures.")
+        opened = self._desk.open_layer(ws, layer, asker)
+        if isinstance(opened, Status):
+            return opened
+        wanted = numbered(opened.layer, channels)
+        args = {"channels": wanted, "pool": pooling(pool), "pictures": pictures}
+        title = f"Taking out {len(wanted):,} neurons of {opened.layer.name}"
+        asked = Question("shares", opened.workspace, opened.layer.name, args, title)
+        return self._desk.ask(asked, opened.identity, asker, RangeShares)
 
     def split_test(
         self,
@@ -164,10 +168,11 @@ class Explanations:
         concepts: Concepts,
         asker: Asker,
         length: int = 10,
-        pictures: int = 400,
+        pictures: int = DRAWN,
     ) -> SplitTest | Status:
         """Whole neurons against the sums of their virtual neurons, with as many terms. Each of
-        ``methods`` maps to its parameters; ``pictures`` at most are assigned for each neuron."""
+        ``methods`` maps to its parameters; ``pictures`` are drawn for methods that need the
+        network to assign one."""
         if not 2 <= length <= 30 or not 50 <= pictures <= 100_000:
             raise BadInput("The split test takes 2 to 30 terms and 50 to 100,000 pictures.")
         splits = [
@@ -193,10 +198,7 @@ class Explanations:
         opened = self._desk.open_layer(ws, layer, asker)
         if isinstance(opened, Status):
             return opened
-        last = opened.layer.channels - 1
-        wanted = sorted(set(map(int, channels))) or list(range(last + 1))
-        if wanted[0] < 0 or wanted[-1] > last:
-            raise BadInput(f"Layer {layer} has channels 0 to {last}: name some of those.")
+        wanted = numbered(opened.layer, channels)
         found = self._args(opened, concepts, asker)
         if isinstance(found, Status):
             return found
@@ -257,35 +259,3 @@ class Explanations:
     ) -> T | Status:
         answer = self._desk.ask(asked, opened.identity, asker, what)
         return answer if isinstance(answer, Status) else replace(answer, notice=notice)
-
-
-def _signal(workspace: Workspace, question: ExplainQuestion) -> dict[str, Any]:
-    split = None
-    if question.split is not None:
-        if question.split.neuron != question.neuron:
-            raise BadInput("A virtual neuron is explained beside its own neuron: name that one.")
-        if question.virtual < 0:
-            raise BadInput("Name the virtual neuron to explain, 0 or more.")
-        split = questions.split(workspace, question.split).args
-    return {
-        "pool": _pool(question.pool),
-        "split": split,
-        "virtual": question.virtual if split else -1,
-    }
-
-
-def _fit(question: ExplainQuestion) -> dict[str, Any]:
-    typed = lists.read("\n".join(question.typed)) if question.typed else ()
-    if len(typed) > MOST_TYPED:
-        raise BadInput(f"Write {MOST_TYPED} concepts at most, not {len(typed)}.")
-    return {
-        "params": asdict(read_params(Params, question.params)),
-        "typed": list(typed),
-        "simulator": question.simulator,
-    }
-
-
-def _pool(pool: str) -> str:
-    if pool not in POOLS:
-        raise BadInput(f"A neuron's signal is its {' or '.join(POOLS)} over space, not '{pool}'.")
-    return pool

@@ -52,6 +52,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "explorer.questions",
         "explorer.operations",
         "explorer.surgery_desk",
+        "explorer.explaining",
         "explorer.explanations",
         "explorer.studies",
         "explorer.exports",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import JUDGE, LAYER, LOWER, NETWORK, draw_pictures, tiny_settings
+from tiny import JUDGE, LAYER, LOWER, NETWORK, draw_pictures, tiny_settings, wait
 
 from explorer.backend import Asker, Backend, SplitQuestion
 from explorer.records import (
@@ -22,7 +21,6 @@ from explorer.records import (
     Neuron,
     ReferenceQuery,
     Split,
-    Status,
 )
 from explorer.session import InlineQueue
 from explorer.settings import Settings
@@ -30,7 +28,6 @@ from explorer.settings import Settings
 ASKER = Asker("tester", "test")
 NEURON = Neuron("tiny", LAYER, 3)
 QUERY = ReferenceQuery(count=12)
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +39,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def backend(settings: Settings) -> Backend:
     return Backend(settings, InlineQueue(settings))
-
-
-def wait(ask: Callable[[], T | Status]) -> T:
-    for _ in range(20):
-        answer = ask()
-        if not isinstance(answer, Status):
-            return answer
-        assert answer.state == "done", answer
-    raise AssertionError("never answered")
 
 
 def split_of(backend: Backend, **params: Any) -> Split:

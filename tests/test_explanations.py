@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
-from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings
+from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings, wait
 
 from explorer.__main__ import main
 from explorer.backend import Asker, Backend, SplitQuestion
-from explorer.explanations import LABELS, Concepts, ExplainQuestion
-from explorer.records import BadInput, Explanation, Neuron, ReferenceQuery, Status
+from explorer.explaining import LABELS, Concepts, ExplainQuestion
+from explorer.records import BadInput, Explanation, Neuron, ReferenceQuery
 from explorer.scores.ablation import ablation, effects, linear_part, scaled
 from explorer.scores.simulation import pearson
 from explorer.session import InlineQueue
@@ -25,7 +24,6 @@ ASKER = Asker("tester", "test")
 NEURON = Neuron("tiny", LAYER, 3)
 ON_LABELS = Concepts(LABELS)
 EACH = 60
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +39,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Settin
 @pytest.fixture(scope="module")
 def backend(settings: Settings) -> Backend:
     return Backend(settings, InlineQueue(settings))
-
-
-def wait(ask: Callable[[], T | Status]) -> T:
-    for _ in range(20):
-        answer = ask()
-        if not isinstance(answer, Status):
-            return answer
-        assert answer.state == "done", answer
-    raise AssertionError("never answered")
 
 
 def explain(backend: Backend, **more: Any) -> Explanation:
@@ -102,10 +91,26 @@ def test_virtual_neurons_of_every_method_that_assigns(
     assert len(found.actual) == found.test.n
 
 
-def test_embedding_k_means_gives_no_signal(backend: Backend) -> None:
-    split = SplitQuestion(NEURON, "embedding", {"k": 2}, ReferenceQuery(count=40))
-    with pytest.raises(BadInput, match="explained by no signal"):
-        explain(backend, split=split, virtual=0)
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("activations", {"k": 2}),
+        ("pure", {"k": 2, "lower": LOWER}),
+        ("embedding", {"k": 2}),
+    ],
+)
+def test_unseen_pictures_go_to_the_nearest_centroid(
+    backend: Backend, method: str, params: dict[str, Any]
+) -> None:
+    split = SplitQuestion(NEURON, method, params, ReferenceQuery(count=40))
+    found = explain(backend, split=split, virtual=0, pool="max")
+    every = ReferenceQuery("max", "random", 3 * EACH)
+    assigned = wait(lambda: backend.assignment(split, every, ASKER))
+    label = dict(zip(assigned.index.tolist(), assigned.label.tolist(), strict=True))
+    own = np.array([label[image] == 0 for image in found.index.tolist()])
+    assert ((found.actual > 0) == own).all()
+    assert 0 < own.sum() < len(own)
+    assert found.left_out == sum(value < 0 for value in label.values())
 
 
 def test_many_neurons_equal_one_by_one(backend: Backend) -> None:
@@ -128,6 +133,63 @@ def test_the_range_has_pictures_concepts_and_shares(backend: Backend) -> None:
     shown = found.examples[found.examples >= 0]
     assert len(set(shown.tolist())) == len(shown), "a picture lies in one step"
     assert any(found.concepts)
+
+
+def test_ranges_of_a_layer_equal_the_textbook(backend: Backend) -> None:
+    found = wait(lambda: backend.explanations.shares("tiny", LAYER, range(4), ASKER))
+    assert found.measured == 3 * EACH
+    assert found.share.sum(axis=1) == pytest.approx(np.ones(len(found.channels)), abs=1e-5)
+    assert found.pictures.sum(axis=1) == pytest.approx(np.ones(len(found.channels)), abs=1e-5)
+    top, share = _textbook_shares(backend, int(found.channels[1]), found.quantiles)
+    assert found.top[1] == pytest.approx(top, abs=1e-3, nan_ok=True)
+    assert found.share[1] == pytest.approx(share, abs=1e-3)
+
+
+def _textbook_shares(
+    backend: Backend, channel: int, quantiles: np.ndarray
+) -> tuple[list[float], list[float]]:
+    """Picture by picture, with a hook that sets the channel to zero (arXiv 2405.06855)."""
+    import torch
+
+    from explorer.compute.scan import to_input
+    from explorer.images.pictures import view
+    from explorer.networks.graph import Network
+    from explorer.networks.zoo import load
+
+    network, twin = Network.build(load(NETWORK, WEIGHTS)), load(NETWORK, WEIGHTS).model.eval()
+    images = wait(lambda: backend.images("tiny", ASKER))
+    preprocess, value, rows = network.info.preprocess, [], []
+    for path in images.paths:
+        x = to_input(view(images.root, path, preprocess)[None], network)
+        kept: list[float] = []
+
+        def watch(module: object, given: object, made: torch.Tensor, kept: Any = kept) -> None:
+            kept.append(float(made[0, channel].mean()))
+
+        def zero(module: object, given: object, made: torch.Tensor) -> torch.Tensor:
+            made = made.clone()
+            made[:, channel] = 0
+            return made
+
+        logits = []
+        for hook in (watch, zero):
+            handle = twin.get_submodule(LAYER).register_forward_hook(hook)
+            with torch.no_grad():
+                logits.append(twin(x)[0].double() / 1.1)
+            handle.remove()
+        own = int(logits[0].argmax())
+        with_it, without = (-float(each.log_softmax(0)[own]) for each in logits)
+        value += kept
+        rows.append((with_it, without, int(logits[1].argmax()) != own))
+    first, second, lost = (np.array(each, float) for each in zip(*rows, strict=True))
+    effect = np.abs(0.5 * (lost / len(lost) + (second - first) / first.sum()))
+    order = np.argsort(value)[::-1]
+    counts = [int(quantile * len(value) + 1e-9) for quantile in quantiles]
+    top = [effect[order[:n]].sum() / effect.sum() if n else float("nan") for n in counts]
+    low, high = min(value), max(value)
+    step = [min(int(8 * (each - low) / (high - low)), 7) for each in value]
+    share = [effect[np.array(step) == each].sum() / effect.sum() for each in range(8)]
+    return top, share
 
 
 def test_an_explanation_keeps_some_of_the_effect(backend: Backend) -> None:
@@ -182,7 +244,9 @@ def test_a_channel_taken_out_changes_answers(backend: Backend) -> None:
 
     network = Network.build(load(NETWORK, WEIGHTS))
     x = torch.randn(3, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    before, after = network.without(x, LAYER, 3)
+    pairs = torch.tensor([3, 3, 5, 3]), torch.tensor([0, 1, 1, 2])
+    before, without = network.without(x, LAYER, *pairs)
+    after = without[[0, 1, 3]]
     assert torch.allclose(before, network.logits(x), atol=1e-4)
     twin = load(NETWORK, WEIGHTS).model.eval()
 

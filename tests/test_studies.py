@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
-from tiny import JUDGE, LAYER, LOWER, draw_pictures, tiny_settings
+from tiny import JUDGE, LAYER, LOWER, draw_pictures, tiny_settings, wait
 
 from explorer import browse
 from explorer.__main__ import main
@@ -47,7 +47,6 @@ STUDY = Study(
     (JUDGE, OTHER),
     QUERY,
 )
-T = TypeVar("T")
 
 
 class Queue(InlineQueue):
@@ -80,15 +79,6 @@ def backend(queue: Queue) -> Backend:
 @pytest.fixture(scope="module")
 def study(backend: Backend) -> Evaluation:
     return evaluated(backend, STUDY)
-
-
-def wait(ask: Callable[[], T | Status]) -> T:
-    for _ in range(20):
-        answer = ask()
-        if not isinstance(answer, Status):
-            return answer
-        assert answer.state == "done", answer
-    raise AssertionError("never answered")
 
 
 def evaluated(backend: Backend, study: Study) -> Evaluation:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from explorer.records import Workspace
+from explorer.records import Status, Workspace
 from explorer.settings import Settings
 
 NETWORK = "timm:test_resnet"
@@ -17,6 +19,7 @@ LAYER = "layer4"
 LOWER = "layer3"
 """Where relevance is traced to, with other layers between."""
 SHAPES = ("disc", "stripes", "square")
+T = TypeVar("T")
 
 
 def draw_pictures(folder: Path, each: int = 10) -> Path:
@@ -44,3 +47,13 @@ def tiny_settings(folder: Path, pictures: Path, read_only: bool = False) -> Sett
     """Settings with the one workspace ``tiny``, its cache under ``folder``."""
     workspace = Workspace("tiny", NETWORK, WEIGHTS, str(pictures), JUDGE, (LAYER,))
     return Settings(folder / "cache", 1.0, "cpu", read_only, 1.0, "local", (workspace,))
+
+
+def wait(ask: Callable[[], T | Status]) -> T:
+    """The answer to a question whose jobs are done here and now."""
+    for _ in range(20):
+        answer = ask()
+        if not isinstance(answer, Status):
+            return answer
+        assert answer.state == "done", answer
+    raise AssertionError("never answered")

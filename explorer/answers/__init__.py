@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from explorer.answers import concepts, explanation, layer, neuron, ranges, surgery, workspace
+from explorer.answers import (
+    ablation,
+    concepts,
+    explanation,
+    layer,
+    neuron,
+    ranges,
+    split_test,
+    surgery,
+    workspace,
+)
 from explorer.answers.room import Room
 from explorer.compute import clustering
 from explorer.keys import Identity, Question, question_from
@@ -27,7 +37,9 @@ KINDS: dict[str, Answer] = {
     **layer.KINDS,
     **concepts.KINDS,
     **explanation.KINDS,
+    **ablation.KINDS,
     **ranges.KINDS,
+    **split_test.KINDS,
     **surgery.KINDS,
 }
 

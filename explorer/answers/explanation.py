@@ -12,7 +12,6 @@ import numpy as np
 from explorer.answers.concepts import Bench, bench, bench_of_terms, curve_of, respond
 from explorer.answers.room import Room, neuron_of
 from explorer.answers.signals import (
-    ASSIGNED,
     Signals,
     neuron_signal,
     split_of,
@@ -140,7 +139,7 @@ def signal(room: Room, question: Question, identity: Identity, report: Report) -
     virtual = args["virtual"]
     if not 0 <= virtual < found.k:
         raise BadInput(f"The split has virtual neurons 0 to {found.k - 1}, not {virtual}.")
-    every = virtual_signals(lab, found, args["pool"], ASSIGNED, False, report)
+    every = virtual_signals(lab, found, args["pool"], report)
     return Signals(every.values[:, virtual : virtual + 1], every.known)
 
 

@@ -1,37 +1,22 @@
-"""Answers about a neuron's whole range, and whether its parts are easier to explain."""
+"""Where in its range a neuron matters, and which concepts win there."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from explorer.answers.concepts import Bench, bench
-from explorer.answers.explanation import Ground, explanation, ground
 from explorer.answers.room import Room, neuron_of
-from explorer.answers.signals import neuron_signal, split_of, virtual_signals
+from explorer.answers.signals import neuron_signal
 from explorer.browse import highest
-from explorer.compute.ablation import without
+from explorer.compute.ablation import without, without_each
 from explorer.compute.device_lab import DeviceLab
 from explorer.keys import Identity, Question
 from explorer.lab import Report
-from explorer.methods.linear_explanation import Params
-from explorer.records import (
-    Ablation,
-    BadInput,
-    Explanation,
-    Neuron,
-    NoCluster,
-    RangeAnalysis,
-    SplitTest,
-    SplitTestRow,
-)
-from explorer.scores.ablation import ablation, effects, linear_part, scaled
-from explorer.scores.alignment import standard_error
-from explorer.scores.simulation import pearson, range_shares
+from explorer.records import BadInput, Neuron, RangeAnalysis, RangeShares
+from explorer.scores.ablation import changes, combined, effects
+from explorer.scores.simulation import range_shares
 
 STEPS = 8
 """Equal steps of a neuron's range."""
@@ -99,136 +84,59 @@ def _winners(found: Bench, inside: np.ndarray) -> tuple[tuple[str, float], ...]:
     return tuple((found.concepts.names[at], float(more[at])) for at in best if more[at] > 0)
 
 
-def kept_effect(room: Room, question: Question, identity: Identity, report: Report) -> Ablation:
-    """How much of the neuron's effect on the network's answers its explanation keeps."""
-    found = explanation(room, question, identity, report)
-    lab, neuron = room.lab(question, identity), neuron_of(question)
-    parts = bench(room, question, identity, question.args["concepts"], report).partition
-    if found.simulator or found.virtual >= 0:
-        raise BadInput("The ablation score is about a whole neuron, without a simulator.")
-    both = np.concatenate([parts.validation, parts.test])
-    before, after = without(lab, neuron, both, report)
-    amount, direction = linear_part(before, after)
-    said = _said(room, question, identity, found, both, report)
-    held, rest = slice(0, len(parts.validation)), slice(len(parts.validation), None)
-    factor, offset = scaled(said[held], amount[held], pearson(said[held], amount[held]))
-    mean = float(amount[held].mean())
-    score = ablation(before[rest], direction, amount[rest], factor * said[rest] + offset, mean)
-    return Ablation(neuron, score, found.test, len(parts.test))
-
-
-def _said(
-    room: Room,
-    question: Question,
-    identity: Identity,
-    found: Explanation,
-    images: np.ndarray,
-    report: Report,
-) -> np.ndarray:
-    """f64[n]: what an explanation says of these pictures."""
-    made = bench(room, question, identity, question.args["concepts"], report)
-    column = {name: at for at, name in enumerate(made.concepts.names)}
-    chosen = np.array([column[name] for name, _ in found.terms], np.int64)
-    weight = np.array([weight for _, weight in found.terms])
-    return np.asarray(made.responses[np.ix_(images, chosen)] @ weight + found.bias)
-
-
-def split_test(room: Room, question: Question, identity: Identity, report: Report) -> SplitTest:
-    """Explain neurons whole and in parts, with as many terms, and compare on test pictures."""
+def shares(room: Room, question: Question, identity: Identity, report: Report) -> RangeShares:
+    """Where in their ranges many neurons matter, over the same pictures drawn by lot. A neuron has
+    no effect where it is zero."""
     start = time.monotonic()
-    args = question.args
-    found = bench(room, question, identity, args["concepts"], report)
-    channels, splits = args["channels"], args["splits"]
-    scores = np.full((2, len(splits), len(channels)), np.nan, np.float32)
-    sizes = np.full((len(splits), len(channels)), np.nan)
-    for number, channel in enumerate(channels):
-        about = replace(question, subject=Neuron("", question.subject, channel).address)
-        for row, split in enumerate(splits):
-            done = (number + row / len(splits)) / len(channels)
-            report(done, f"Comparing neurons: {number:,} of {len(channels):,}")
-
-            def quiet(fraction: float, message: str, done: float = done) -> None:
-                report(done, message)
-
-            try:
-                pair = _compared(room, about, identity, found, split, quiet)
-            except (BadInput, NoCluster):
-                continue
-            scores[:, row, number], sizes[row, number] = pair[:2], pair[2]
-    return SplitTest(
+    lab, args = room.lab(question, identity), question.args
+    scan = lab.scan(question.subject, report)
+    drawn = np.random.default_rng(0).permutation(np.flatnonzero(scan.valid))[: args["pictures"]]
+    index = np.sort(drawn)
+    rows = scan.mean if args["pool"] == "mean" else scan.maximum
+    value = np.stack([np.asarray(rows[channel, index], np.float32) for channel in args["channels"]])
+    alive = np.ptp(value, axis=1) > 0
+    if not alive.any():
+        raise BadInput(f"Every neuron asked for in {question.subject} is dead or constant.")
+    value, channels = value[alive], np.array(args["channels"], np.int32)[alive]
+    effect = _effects(lab, question.subject, channels, index, value != 0, report)
+    edges = np.linspace(value.min(axis=1), value.max(axis=1), STEPS + 1)
+    step = np.clip((value[None] >= edges[:, :, None]).sum(axis=0) - 1, 0, STEPS - 1)
+    inside = step == np.arange(STEPS)[:, None, None]
+    magnitude = np.abs(effect)
+    total = magnitude.sum(axis=1, keepdims=True)
+    share = (magnitude * inside).sum(axis=2).T / np.where(total > 0, total, np.nan)
+    top = [range_shares(*each, np.array(QUANTILES)) for each in zip(value, effect, strict=True)]
+    return RangeShares(
         layer=question.subject,
-        channels=np.array(channels, np.int32),
-        rows=tuple(
-            _row(split["method"], scores[0, row], scores[1, row], sizes[row])
-            for row, split in enumerate(splits)
-        ),
-        whole=scores[0],
-        parts=scores[1],
-        length=args["length"],
-        pictures=args["pictures"],
-        concepts=found.concepts,
+        pool=args["pool"],
+        channels=channels,
+        quantiles=np.array(QUANTILES, np.float32),
+        top=np.array(top, np.float32),
+        share=share.astype(np.float32),
+        pictures=inside.mean(axis=2).T.astype(np.float32),
+        measured=len(index),
+        dead=int((~alive).sum()),
         seconds=time.monotonic() - start,
     )
 
 
-def _compared(
-    room: Room,
-    question: Question,
-    identity: Identity,
-    found: Bench,
-    split: Mapping[str, Any],
+def _effects(
+    lab: DeviceLab,
+    layer: str,
+    channels: np.ndarray,
+    index: np.ndarray,
+    fires: np.ndarray,
     report: Report,
-) -> tuple[float, float, int]:
-    """Test correlations of one neuron whole and in parts, and in how many. Both see the same
-    pictures and use exactly as many terms, whatever these gain. BadInput where it has one part."""
-    lab = room.lab(question, identity)
-    divided = split_of(room, question, identity, split, report)
-    if divided.k < 2:
-        raise BadInput("The neuron was not divided.")
-    args = question.args
-    signals = virtual_signals(lab, divided, "mean", args["pictures"], True, report)
-    base = ground(found, signals.known)
-    each = max(1, args["length"] // divided.k)
-    parts = _predicted(base, signals.values, each)
-    together = signals.values.sum(axis=1, keepdims=True)
-    whole = _predicted(base, together, each * divided.k)
-    actual = together[base.ids[2], 0]
-    return pearson(whole, actual), pearson(parts, actual), divided.k
+) -> np.ndarray:
+    """f64[S,n]: the effect of each channel i32[S] on each picture i64[n], measured where it fires
+    (bool[S,n])."""
+    first = np.zeros(len(index))
+    lost, change = np.zeros(fires.shape, bool), np.zeros(fires.shape)
+    for at, (pairs, before, after) in without_each(lab, layer, channels, index, fires, report):
+        first[at : at + len(before)] = changes(before, before)[0]
+        which, row = pairs
+        _, lost[which, at + row], change[which, at + row] = changes(before[row], after)
+    return combined(first, lost, change)
 
 
-def _predicted(base: Ground, values: np.ndarray, length: int) -> np.ndarray:
-    """f64[n]: the summed predictions of signals f32[N,S], each explained with ``length`` terms.
-    Signals that never vary in a split stay at their mean."""
-    varying = np.flatnonzero(
-        np.all([np.ptp(values[ids], axis=0) > 0 for ids in base.ids[:2]], axis=0)
-    )
-    predicted = np.full(len(base.ids[2]), values[base.ids[0]].mean(axis=0).sum(), np.float64)
-    if varying.size:
-        predicted -= values[base.ids[0]][:, varying].mean(axis=0).sum()
-        fit = base.explain(values[:, varying], Params(length=length), forced=True)
-        for at in range(varying.size):
-            predicted += base.predict(*fit.terms(at), float(fit.bias[at]))
-    return predicted
-
-
-def _row(method: str, whole: np.ndarray, parts: np.ndarray, k: np.ndarray) -> SplitTestRow:
-    kept = np.isfinite(whole) & np.isfinite(parts)
-    one, two = whole[kept].astype(np.float64), parts[kept].astype(np.float64)
-
-    def mean(values: np.ndarray) -> float:
-        return float(values.mean()) if len(values) else float("nan")
-
-    return SplitTestRow(
-        method=method,
-        whole=mean(one),
-        whole_se=standard_error(one),
-        parts=mean(two),
-        parts_se=standard_error(two),
-        difference=mean(two - one),
-        difference_se=standard_error(two - one),
-        k=mean(k[kept]),
-        n=int(kept.sum()),
-    )
-
-
-KINDS = {"ranges": ranges, "ablation": kept_effect, "split_test": split_test}
+KINDS = {"ranges": ranges, "shares": shares}

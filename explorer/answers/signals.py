@@ -11,14 +11,15 @@ import numpy as np
 from explorer.answers.neuron import split
 from explorer.answers.room import Room, inner
 from explorer.compute.device_lab import DeviceLab
-from explorer.keys import Identity, Question
+from explorer.keys import Identity, Question, digest
 from explorer.lab import Report
 from explorer.methods.params import read_params
 from explorer.methods.registry import method_named
 from explorer.records import BadInput, Neuron, ReferenceQuery, References, Split
 
-ASSIGNED = 1000
-"""Pictures assigned to virtual neurons when that takes more than reading the scan."""
+ASSIGNED = {"relevance": 1000, "crops": 300}
+"""Pictures assigned to virtual neurons at most, where that takes relevance of a lower layer, or
+where the neuron looks in each of them."""
 PROJECTED = "concept_vectors"
 """The method whose virtual neurons are directions: their signal is a projection."""
 
@@ -46,48 +47,56 @@ def neuron_signal(lab: DeviceLab, neuron: Neuron, pool: str, report: Report) -> 
 
 
 def virtual_signals(
-    lab: DeviceLab, found: Split, pool: str, limit: int, gated: bool, report: Report
+    lab: DeviceLab,
+    found: Split,
+    pool: str,
+    report: Report,
+    gated: bool = False,
+    among: np.ndarray | None = None,
 ) -> Signals:
     """One signal for each virtual neuron: the neuron's value on pictures assigned to it, else 0,
     so that they add up to the neuron; or, unless ``gated``, for concept vectors the projection of
-    the layer's means. Pictures on which the neuron does not fire belong to none. Where assigning
-    needs the network, ``limit`` pictures, evenly spaced by rank, stand for all that fire; the
-    signals are not known on the others."""
+    the layer's means. Pictures on which the neuron does not fire belong to none; on those that
+    the method gives to none the signals are not known. Where assigning needs the network, they
+    are known on the pictures ``among`` bool[N] alone; where that is None, as many as ASSIGNED
+    says, evenly spaced by rank, stand for all that fire."""
     whole = neuron_signal(lab, found.neuron, pool, report)
     if found.method == PROJECTED and not gated:
         means = lab.activations(found.neuron.layer, np.arange(len(lab.images)), report)
         return Signals(means @ found.centroid.T, whole.known)
-    value = whole.values[:, 0]
-    firing = np.flatnonzero(whole.known & (value > 0))
+    value, known = whole.values[:, 0], whole.known.copy()
+    needed = _needed(lab, found)
+    if needed and among is not None:
+        known &= among
+    firing = np.flatnonzero(known & (value > 0))
     firing = firing[np.argsort(-value[firing], kind="stable")]
-    known = whole.known.copy()
-    if _costly(lab, found) and len(firing) > limit:
-        chosen = firing[np.unique(np.linspace(0, len(firing) - 1, limit).round().astype(int))]
-        known[np.setdiff1d(firing, chosen)] = False
-        firing = chosen
+    if needed and among is None and len(firing) > ASSIGNED[needed]:
+        spread = np.linspace(0, len(firing) - 1, ASSIGNED[needed]).round().astype(int)
+        known[np.delete(firing, spread)] = False
+        firing = firing[spread]
     owner = _assigned(lab, found, firing, pool, report)
     values = np.zeros((len(value), found.k), np.float32)
-    values[firing, owner] = value[firing]
+    own = owner >= 0
+    values[firing[own], owner[own]] = value[firing[own]]
+    known[firing[~own]] = False
     return Signals(values, known)
 
 
-def _costly(lab: DeviceLab, found: Split) -> bool:
-    """Whether assigning pictures takes passes through the network: relevance of a lower layer."""
+def _needed(lab: DeviceLab, found: Split) -> str:
+    """What assigning a picture takes besides the scan: "relevance", "crops" or nothing ("")."""
+    if found.method == "embedding":
+        return "crops"
     layers = {layer.name for layer in lab.network.layers}
-    return found.space in layers - {found.neuron.layer}
+    return "relevance" if found.space in layers - {found.neuron.layer} else ""
 
 
 def _assigned(
     lab: DeviceLab, found: Split, images: np.ndarray, pool: str, report: Report
 ) -> np.ndarray:
-    """i64[K]: the virtual neuron of each of these pictures, as the method assigns new ones."""
-    if found.method == "embedding":
-        raise BadInput(
-            "Virtual neurons of embedding k-means are explained by no signal: choose pure, "
-            "activations or concept_vectors."
-        )
+    """i64[K]: the virtual neuron of each of these pictures, as the method assigns new ones; -1
+    where it gives them to none."""
     scan = lab.scan(found.neuron.layer, report)
-    query = ReferenceQuery(pool, "firing", len(images))
+    query = ReferenceQuery(pool, f"given {digest(images)}", len(images))
     position = np.asarray(scan.position[found.neuron.channel, images], np.int64)
     value = np.asarray(scan.maximum[found.neuron.channel, images], np.float32)
     references = References(found.neuron, query, images, value, position)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
 
+from explorer.commands import explained
 from explorer.commands.command import Command, Found
 from explorer.commands.neuron import add_params, given_params
 from explorer.concepts import lists
-from explorer.explanations import LABELS, LIST, POOLS, Concepts, ExplainQuestion
+from explorer.explaining import DRAWN, LABELS, LIST, MEASURED, POOLS, Concepts, ExplainQuestion
 from explorer.methods.linear_explanation import Params
 from explorer.methods.registry import METHODS
 from explorer.questions import SplitQuestion
-from explorer.records import BadInput, Explanation, LayerExplanations, Neuron, RangeAnalysis
+from explorer.records import BadInput, Neuron
 from explorer.session import Session
 
 DIVIDING = ("pure", "activations", "concept_vectors", "random")
-"""Methods of the split test where none is named: those that can assign every picture."""
+"""Methods of the split test where none is named: those that assign a picture quickly."""
 
 
 def explain(args: argparse.Namespace) -> Found:
@@ -29,11 +30,11 @@ def explain(args: argparse.Namespace) -> Found:
         return _split_test(args)
     if ":" in args.target and args.target.rpartition(":")[2].isdigit():
         return _ranges(args) if args.ranges else _neuron(args)
-    if args.virtual is not None or args.ranges or args.terms or args.ablation:
+    if args.virtual is not None or args.terms or args.ablation:
         raise BadInput(
-            "--virtual, --ranges, --terms and --ablation are about one neuron: give LAYER:CHANNEL."
+            "--virtual, --terms and --ablation are about one neuron: give LAYER:CHANNEL."
         )
-    return _layer(args)
+    return _shares(args) if args.ranges else _layer(args)
 
 
 def _neuron(args: argparse.Namespace) -> Found:
@@ -55,39 +56,9 @@ def _neuron(args: argparse.Namespace) -> Found:
     ask = session.backend.explanations
     found = session.wait(lambda: ask.explanation(question, session.asker))
     if not args.ablation:
-        return _described(found)
+        return explained.neuron_of(found)
     kept = session.wait(lambda: ask.ablation(question, session.asker))
-    return _described(found) | {"ablation": kept.score}
-
-
-def _described(found: Explanation) -> dict[str, Any]:
-    return {
-        "neuron": found.neuron.address,
-        "virtual": None if found.virtual < 0 else found.virtual,
-        "method": found.method,
-        "pool": found.pool,
-        "terms": [{"concept": name, "weight": weight} for name, weight in found.terms],
-        "bias": found.bias,
-        "test_correlation": found.test.value,
-        "test_low": found.test.low,
-        "test_high": found.test.high,
-        "null_correlation": found.null,
-        "null_sd": found.null_sd,
-        "validation_correlation": found.validation,
-        "single_concept": found.single[0],
-        "single_correlation": found.single[1],
-        "frequent_concept": found.frequent[0],
-        "frequent_correlation": found.frequent[1],
-        "n_train": found.pictures[0],
-        "n_validation": found.pictures[1],
-        "n_test": found.test.n,
-        "left_out": found.left_out,
-        "concepts": found.mode,
-        "considered": found.considered,
-        "embedder": found.embedder,
-        "simulator": found.simulator,
-        "notice": found.notice,
-    }
+    return explained.neuron_of(found) | {"ablation": kept.score}
 
 
 def _layer(args: argparse.Namespace) -> Found:
@@ -101,59 +72,7 @@ def _layer(args: argparse.Namespace) -> Found:
             session.ws, args.target, channels, concepts, params, session.asker, args.pool
         )
     )
-    return _summary(found) | {"neurons": _rows(found)}
-
-
-def _summary(found: LayerExplanations) -> dict[str, Any]:
-    summary: dict[str, Any] = {"layer": found.layer, "pool": found.pool}
-    lengths = np.array([len(terms) for terms in found.terms])
-    for name, values in (
-        ("test_correlation", found.test),
-        ("null_correlation", found.null),
-        ("single_correlation", found.single),
-        ("frequent_correlation", found.frequent),
-        ("length", lengths),
-    ):
-        summary[name] = float(np.mean(values))
-        several = len(values) > 1
-        error = np.std(values, ddof=1) / np.sqrt(len(values)) if several else np.nan
-        summary[f"{name}_se"] = float(error)
-    made = found.concepts
-    return summary | {
-        "n": len(found.channels),
-        "dead": found.dead,
-        "n_train": made.pictures[0],
-        "n_validation": made.pictures[1],
-        "n_test": made.pictures[2],
-        "concepts": made.mode,
-        "considered": len(made.names),
-        "given": made.given,
-        "larger_kinds": made.source,
-        "scale": made.scale,
-        "offset": made.offset,
-        "fitted": made.fitted,
-        "embedder": made.embedder,
-        "seconds": found.seconds,
-        "notice": found.notice,
-    }
-
-
-def _rows(found: LayerExplanations) -> list[dict[str, Any]]:
-    return [
-        {
-            "channel": int(channel),
-            "test_correlation": float(found.test[at]),
-            "null_correlation": float(found.null[at]),
-            "single_correlation": float(found.single[at]),
-            "frequent_correlation": float(found.frequent[at]),
-            "length": len(found.terms[at]),
-            "explanation": " + ".join(f"{w:.2g} {name}" for name, w in found.terms[at]),
-            "terms": [{"concept": name, "weight": weight} for name, weight in found.terms[at]],
-            "bias": float(found.bias[at]),
-            "single_concept": found.singles[at],
-        }
-        for at, channel in enumerate(found.channels)
-    ]
+    return explained.layer_of(found)
 
 
 def _ranges(args: argparse.Namespace) -> Found:
@@ -161,33 +80,18 @@ def _ranges(args: argparse.Namespace) -> Found:
     neuron, concepts = Neuron.parse(session.ws, args.target), _concepts(args)
     ask = session.backend.explanations
     found = session.wait(lambda: ask.ranges(neuron, concepts, session.asker, args.pool))
-    return _ranged(found)
+    return explained.ranges_of(found)
 
 
-def _ranged(found: RangeAnalysis) -> dict[str, Any]:
-    steps = zip(found.edges[:-1], found.edges[1:], found.counts, found.share, found.concepts,
-                strict=True)  # fmt: skip
-    return {
-        "neuron": found.neuron.address,
-        "pool": found.pool,
-        "ranges": [
-            {
-                "low": float(low),
-                "high": float(high),
-                "pictures": int(count),
-                "effect": float(share),
-                "wins": ", ".join(name for name, _ in names),
-                "concepts": [{"concept": name, "more": more} for name, more in names],
-            }
-            for low, high, count, share, names in steps
-        ],
-        "top": [
-            {"quantile": float(part), "effect": float(share)}
-            for part, share in zip(found.quantiles, found.top, strict=True)
-        ],
-        "measured": found.measured,
-        "notice": found.notice,
-    }
+def _shares(args: argparse.Namespace) -> Found:
+    session = Session(args)
+    channels, ask = _channels(args, session), session.backend.explanations
+    found = session.wait(
+        lambda: ask.shares(
+            session.ws, args.target, channels, session.asker, args.pool, args.pictures or MEASURED
+        )
+    )
+    return explained.shares_of(found)
 
 
 def _split_test(args: argparse.Namespace) -> Found:
@@ -207,20 +111,10 @@ def _split_test(args: argparse.Namespace) -> Found:
             concepts,
             session.asker,
             args.length or 10,
-            args.pictures,
+            args.pictures or DRAWN,
         )
     )
-    return {
-        "layer": found.layer,
-        "length": found.length,
-        "pictures": found.pictures,
-        "neurons": len(found.channels),
-        "rows": [asdict(row) for row in found.rows],
-        "concepts": found.concepts.mode,
-        "embedder": found.concepts.embedder,
-        "seconds": found.seconds,
-        "notice": found.notice,
-    }
+    return explained.split_test_of(found)
 
 
 def _concepts(args: argparse.Namespace) -> Concepts:
@@ -273,12 +167,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--split-test",
         nargs="*",
         default=None,
-        choices=DIVIDING,
+        choices=list(METHODS),
         metavar="METHOD",
-        help=f"whole neurons against their parts, by {', '.join(DIVIDING)} (none named: all)",
+        help=f"whole neurons against their parts (none named: {', '.join(DIVIDING)})",
     )
     parser.add_argument(
-        "--pictures", type=int, default=400, help="assigned at most per neuron (default: 400)"
+        "--pictures",
+        type=int,
+        default=None,
+        help=f"drawn for --split-test (default: {DRAWN}) or --ranges of a layer ({MEASURED})",
     )
     parser.add_argument("--virtual", type=int, default=None, metavar="V", help="0, 1, ...")
     parser.add_argument("--method", default="pure", help=f"of --virtual: {', '.join(METHODS)}")

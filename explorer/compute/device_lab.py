@@ -155,8 +155,15 @@ class DeviceLab:
         position. Where a module has no rule, gradient x input is used, and ``rule`` says so. A
         singular direction is no neuron that could look anywhere: whole pictures, rule "none"."""
 
+        return self._located(neuron, query, lambda: self.references(neuron, query, report), report)
+
+    def _located(
+        self, neuron: Neuron, query: ReferenceQuery, find: Callable[[], References], report: Report
+    ) -> Crops:
+        """Crops of the references that ``find`` gives, stored under the query that names them."""
+
         def make() -> Crops:
-            references = self.references(neuron, query, report)
+            references = find()
             if query.by == browse.SINGULAR:
                 return self._whole(references)
             try:
@@ -225,7 +232,7 @@ class DeviceLab:
     ) -> tuple[np.ndarray, str]:
         """f32[K,E] and the embedder used, see Lab."""
         spec = embedder or self._embedder()
-        crops = self.crops(references.neuron, references.query, report)
+        crops = self._located(references.neuron, references.query, lambda: references, report)
         return self.embed(spec, crops.index, crops.box, report), spec
 
     def _embedder(self) -> str:

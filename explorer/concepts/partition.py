@@ -25,6 +25,10 @@ class Partition:
         """The same without pictures that are not ``usable`` bool[N]; BadInput if too few stay."""
         return _enough(Partition(*(part[usable[part]] for part in self)))
 
+    def drawn(self, count: int) -> np.ndarray:
+        """Ids i64[count] of pictures drawn by lot from all splits, the same every time."""
+        return np.random.default_rng(0).permutation(np.concatenate(list(self)))[:count]
+
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter((self.train, self.validation, self.test))
 

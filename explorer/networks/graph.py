@@ -74,10 +74,17 @@ class Network:
         return self._core.logits(self._ready(x))
 
     @torch.no_grad()
-    def without(self, x: Tensor, layer: str, channel: int) -> tuple[Tensor, Tensor]:
-        """f32[B,classes] twice: the network's output, and the same with one channel of a layer
-        set to zero everywhere."""
-        return self._core.without(self._ready(x), self.resolve(layer), channel)
+    def without(
+        self, x: Tensor, layer: str, channels: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """f32[B,classes]: the network's output; and f32[P,classes]: the output for pictures
+        ``rows`` i64[P], each with its own one of ``channels`` i64[P] of a layer set to zero
+        everywhere."""
+        if not len(rows):
+            before = self.logits(x)
+            return before, before[:0]
+        pairs = channels.to(self.device), rows.to(self.device)
+        return self._core.without(self._ready(x), self.resolve(layer), *pairs)
 
     @torch.no_grad()
     def features(

@@ -62,13 +62,21 @@ class Hooked:
     def logits(self, x: Tensor) -> Tensor:
         return self.run(x, {})
 
-    def without(self, x: Tensor, layer: str, channel: int) -> tuple[Tensor, Tensor]:
+    def without(
+        self, x: Tensor, layer: str, channels: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
         axis = 2 if self._rank3(layer) else 1
+        parts = []
+        for start in range(0, len(rows), len(x)):
+            channel = channels[start : start + len(x)]
 
-        def less(given: Tensor, made: Tensor) -> Tensor:
-            return made.index_fill(axis, torch.tensor([channel], device=made.device), 0)
+            def less(given: Tensor, made: Tensor, channel: Tensor = channel) -> Tensor:
+                made = made.clone()
+                made.movedim(axis, 1)[torch.arange(len(channel)), channel] = 0
+                return made
 
-        return self.logits(x), self.run(x, {layer: less})
+            parts.append(self.run(x[rows[start : start + len(x)]], {layer: less}))
+        return self.logits(x), torch.cat(parts)
 
     def features(
         self, x: Tensor, layers: Sequence[str], reduce: Callable[[Tensor], Any] | None

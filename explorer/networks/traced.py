@@ -15,6 +15,8 @@ from explorer.networks.slices import Slice
 from explorer.records import BadInput
 
 Reduce = Callable[[Tensor], Any]
+TOGETHER = 64
+"""Pictures without a channel that pass through the rest of the network at once."""
 PROGRAMS = 64
 """How many compiled forward programs are kept."""
 
@@ -50,7 +52,9 @@ class Traced:
         program = self._kept(("inputs", entering), lambda: self._program(entering))
         return cast(tuple[Tensor, ...], program(x))
 
-    def without(self, x: Tensor, layer: str, channel: int) -> tuple[Tensor, Tensor]:
+    def without(
+        self, x: Tensor, layer: str, channels: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
         found = self.found[layer]
         output = next(n for n in self.network.graph.nodes if n.op == "output")
         end = cast(fx.Node, output.args[0])
@@ -58,9 +62,15 @@ class Traced:
         entering = (found.node, *frontier)
         first = self._kept(("inputs", entering), lambda: self._program(entering))
         rest = self._kept(("rest", layer), lambda: self._rest(entering, inside))
-        value, *others = first(x)
-        less = value.index_fill(found.axis, torch.tensor([channel], device=value.device), 0)
-        return rest(value, *others), rest(less, *others)
+        entered = first(x)
+        parts = []
+        for start in range(0, len(rows), TOGETHER):
+            some = rows[start : start + TOGETHER]
+            less, *others = (each[some] for each in entered)
+            channel = channels[start : start + TOGETHER]
+            less.movedim(found.axis, 1)[torch.arange(len(some)), channel] = 0
+            parts.append(rest(less, *others))
+        return rest(*entered), torch.cat(parts)
 
     def _rest(self, entering: Sequence[fx.Node], inside: Sequence[fx.Node]) -> fx.GraphModule:
         """A program of the nodes ``inside``, given the values that enter them."""

@@ -47,7 +47,8 @@ class ReferenceQuery:
     ``by`` is "max" or "mean" (spatial), or "singular": by projection on that singular direction of
     the layer whose number is the neuron's channel. ``range`` is "top" (the highest), "quantiles"
     (from evenly spaced quantiles of the positive values, highest first) or "random" (``seed``,
-    over all images). At most ``count``, at most one per source photograph.
+    over all images): at most ``count``, at most one per source photograph. Or else it is "given"
+    with a digest of the ids of pictures that were chosen in another way.
     """
 
     by: str = "max"

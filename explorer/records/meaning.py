@@ -123,6 +123,26 @@ class RangeAnalysis:
 
 
 @dataclass(frozen=True)
+class RangeShares:
+    """Where in their ranges S neurons of a layer matter, over the same ``measured`` pictures.
+    ``top`` f32[S,Q]: the share of a neuron's effect that its highest ``quantiles`` f32[Q] of these
+    pictures have (NaN: less than one picture); chance is the quantile itself. ``share`` f32[S,B]
+    and ``pictures`` f32[S,B]: the shares of effect and of pictures in B equal steps of each
+    neuron's range, lowest first. NaN where nothing has an effect; ``dead`` neurons are left out."""
+
+    layer: str
+    pool: str
+    channels: np.ndarray
+    quantiles: np.ndarray
+    top: np.ndarray
+    share: np.ndarray
+    pictures: np.ndarray
+    measured: int
+    dead: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Ablation:
     """How much of a neuron's effect on the network's answers its explanation keeps when that
     takes its place, on ``n`` test pictures: ``score`` 1 is all, 0 no more than the neuron's mean
@@ -139,7 +159,8 @@ class Ablation:
 class SplitTestRow:
     """Test correlations over ``n`` neurons divided by a method: of the ``whole`` neuron's
     explanation, of the summed explanations of its virtual neurons (``parts``), and their paired
-    ``difference`` (parts - whole), with standard errors."""
+    ``difference`` (parts - whole), with standard errors. ``k`` parts and ``tested`` test pictures
+    on average."""
 
     method: str
     whole: float
@@ -149,6 +170,7 @@ class SplitTestRow:
     difference: float
     difference_se: float
     k: float
+    tested: float
     n: int
 
 

@@ -17,11 +17,22 @@ def effects(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """f64[n]: what taking a channel out does to each picture, from logits f[n,classes] with and
     without it: half its share of answers lost, half its change of cross-entropy, relative to the
     summed cross-entropy with the channel."""
+    first, lost, change = changes(before, after)
+    return combined(first, lost, change)
+
+
+def changes(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of logits f[n,classes] with and without a channel: cross-entropies with it f64[n], answers
+    lost bool[n], and changes of cross-entropy f64[n]."""
     own = before.argmax(axis=1)
-    lost = (after.argmax(axis=1) != own) / len(own)
     first = _losses(before, own)
-    change = (_losses(after, own) - first) / max(float(first.sum()), 1e-12)
-    return np.asarray(0.5 * (lost + change))
+    return first, after.argmax(axis=1) != own, _losses(after, own) - first
+
+
+def combined(first: np.ndarray, lost: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """f64[...,n]: effects on n pictures from what ``changes`` says of them, ``first`` f64[n]."""
+    relative = change / max(float(first.sum()), 1e-12)
+    return np.asarray(0.5 * (lost / len(first) + relative))
 
 
 def linear_part(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

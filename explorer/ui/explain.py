@@ -12,7 +12,7 @@ import streamlit as st
 
 from explorer.backend import SplitQuestion
 from explorer.concepts import lists
-from explorer.explanations import LABELS, LIST, Concepts, ExplainQuestion
+from explorer.explaining import LABELS, LIST, Concepts, ExplainQuestion
 from explorer.records import Explanation, Split, Status
 from explorer.ui import address, explain_plots, pickers, subject
 from explorer.ui.gallery import Card, gallery, sources
