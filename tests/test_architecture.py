@@ -40,7 +40,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "explorer.embedders",
     ),
     "networks": ("explorer.networks",),
-    "clustering": ("explorer.compute.clustering", "explorer.compute.gram"),
+    "clustering": (
+        "explorer.compute.clustering",
+        "explorer.compute.choosing",
+        "explorer.compute.lloyd",
+        "explorer.compute.gram",
+    ),
     "compute": ("explorer.compute",),
     "concepts": ("explorer.concepts",),
     "methods": ("explorer.methods",),

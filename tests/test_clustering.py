@@ -9,11 +9,12 @@ import warnings
 import numpy as np
 import pytest
 
-from explorer.compute import gram
+from explorer.compute import clustering, gram, lloyd
+from explorer.compute.choosing import choose_k, stability
 from explorer.compute.clustering import (
     adjusted_rand,
     by_size,
-    choose_k,
+    centred,
     distances,
     kmeans,
     nearest,
@@ -22,7 +23,6 @@ from explorer.compute.clustering import (
     principal_plane,
     rotate,
     silhouette,
-    stability,
 )
 from explorer.records import BadInput, Unavailable
 
@@ -44,19 +44,29 @@ def test_rows_are_normalised_by_magnitude() -> None:
     np.testing.assert_allclose(found, [[0.25, -0.75], [0, 0], [0.5, 0.5]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("k", [2, 3, 5])
-def test_kmeans_equals_plain_scikit_learn(k: int) -> None:
+@pytest.mark.parametrize("k", [2, 3, 5, 8])
+@pytest.mark.parametrize("strength", [0.1, 1.0, 3.0])
+def test_kmeans_has_the_labels_of_plain_scikit_learn(k: int, strength: float) -> None:
     from sklearn.cluster import KMeans
 
-    rows, _ = profiles(3, 0)
-    plain = KMeans(k, n_init=10, random_state=0).fit(rows.astype(np.float64))
-    labels, centres, inertia = kmeans(rows, k, 0)
-    assert adjusted_rand(labels, plain.labels_) == pytest.approx(1)
+    rows, _ = profiles(3, k, strength=strength)
+    plain = KMeans(k, n_init=10, random_state=k).fit(rows.astype(np.float64))
+    labels, centres, inertia = kmeans(rows, k, k)
+    assert labels.tolist() == by_size(plain.labels_).tolist()
     assert inertia == pytest.approx(plain.inertia_, rel=1e-6)
-    sizes = np.bincount(labels, minlength=k)
-    assert (np.diff(sizes) <= 0).all()
     for group in range(k):
         np.testing.assert_allclose(centres[group], rows[labels == group].mean(axis=0), atol=1e-7)
+
+
+def test_a_run_that_empties_a_group_is_left_to_scikit_learn(monkeypatch) -> None:
+    rows, planted = profiles(3, 1)
+    twice = np.array([[0, 0, 1]])
+    products = gram.inner_products(centred(rows))
+    settled = lloyd.lloyd(products[None], np.ones((1, 100)), twice)
+    assert settled.emptied.tolist() == [True]
+    assert len(np.unique(settled.labels)) == 2
+    monkeypatch.setattr(clustering.lloyd, "like_sklearn", lambda *_: settled)
+    assert adjusted_rand(kmeans(rows, 3, 0, restarts=10)[0], planted) == 1
 
 
 def test_kmeans_finds_planted_groups_and_repeats_itself() -> None:
@@ -129,22 +139,51 @@ def test_adjusted_rand_equals_scikit_learn() -> None:
     assert adjusted_rand(np.zeros(0), np.zeros(0)) == 1
 
 
+def started(products: np.ndarray, weight: np.ndarray, k: int, seed: int) -> lloyd.Settled:
+    """Runs on one or several Gram matrices from k-means++ seeds."""
+    uniform = np.random.default_rng(seed).random((len(weight), k))
+    return lloyd.lloyd(products, weight, lloyd.sprinkled(products, weight, uniform))
+
+
 def test_kmeans_on_inner_products_is_as_good_as_scikit_learn() -> None:
     rows, _ = profiles(4, 3, strength=1.0)
-    rng = np.random.default_rng(0)
     products = gram.inner_products(rotate(rows))
     for k in (2, 4, 6):
-        labels = gram.lloyd(products, np.ones((1, 100), bool), k, rng)[0]
+        labels = started(products[None], np.ones((4, 100)), k, 0).best(4)[0]
         centres = np.stack([rows[labels == group].mean(axis=0) for group in range(k)])
         inertia = ((rows - centres[labels]) ** 2).sum()
         assert inertia <= kmeans(rows, k, 0)[2] * 1.02
 
 
+def test_runs_on_several_samples_are_those_on_each() -> None:
+    products = np.stack([gram.inner_products(rotate(profiles(3, seed)[0])) for seed in range(3)])
+    weight = (np.random.default_rng(0).random((6, 100)) < 0.8).astype(float)
+    seeds = lloyd.sprinkled(products, weight, np.random.default_rng(1).random((6, 4)))
+    together = lloyd.lloyd(products, weight, seeds)
+    for at in range(3):
+        own = slice(2 * at, 2 * at + 2)
+        alone = lloyd.lloyd(products[at : at + 1], weight[own], seeds[own])
+        assert together.labels[own].tolist() == alone.labels.tolist()
+        np.testing.assert_allclose(together.inertia[own], alone.inertia)
+
+
+def test_a_settled_run_is_a_fixed_point_of_lloyds_steps() -> None:
+    rows, _ = profiles(3, 7)
+    weight = (np.random.default_rng(0).random((5, 100)) < 0.8).astype(float)
+    settled = started(gram.inner_products(centred(rows))[None], weight, 4, 0)
+    for counts, labels, inertia in zip(weight, settled.labels, settled.inertia, strict=True):
+        means = [np.average(rows[labels == g], 0, counts[labels == g]) for g in range(4)]
+        squared = ((rows[:, None].astype(float) - np.array(means)) ** 2).sum(axis=2)
+        assert labels.tolist() == squared.argmin(axis=1).tolist()
+        assert inertia == pytest.approx((squared.min(axis=1) * counts).sum())
+
+
 def test_only_drawn_rows_shape_a_sample() -> None:
     rows = np.array([[0.0], [1], [10], [11], [100]])
     drawn = np.array([[True, True, True, True, False], [True, False, False, True, True]])
-    products = gram.inner_products(rows - rows.mean())
-    first, second = gram.lloyd(products, drawn, 2, np.random.default_rng(0))
+    products = gram.inner_products(centred(rows))[None]
+    weight = np.repeat(drawn, 4, axis=0).astype(float)
+    first, second = started(products, weight, 2, 0).best(4)
     assert by_size(first).tolist() == [1, 1, 0, 0, 0]
     assert by_size(second).tolist() == [0, 0, 0, 0, 1]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from explorer.compute import clustering
+from explorer.compute import choosing, clustering
 from explorer.lab import Lab
 from explorer.methods.method import Method
 from explorer.methods.params import option
@@ -131,6 +131,6 @@ def _divide(
 
 
 @lru_cache(maxsize=4)
-def _choice(data: bytes, shape: tuple[int, ...], dtype: str, seed: int) -> clustering.Choice:
+def _choice(data: bytes, shape: tuple[int, ...], dtype: str, seed: int) -> choosing.Choice:
     """``choose_k``, remembered, because the same rows are asked for one k after another."""
-    return clustering.choose_k(np.frombuffer(data, dtype).reshape(shape), seed, LARGEST_K)
+    return choosing.choose_k(np.frombuffer(data, dtype).reshape(shape), seed, LARGEST_K)
