@@ -10,6 +10,7 @@ from explorer import questions
 from explorer.concepts import lists
 from explorer.methods.linear_explanation import Params
 from explorer.methods.params import read_params
+from explorer.operations import Operation
 from explorer.questions import SplitQuestion
 from explorer.records import BadInput, Layer, Neuron, Workspace
 
@@ -32,9 +33,11 @@ class Concepts:
 
 @dataclass(frozen=True)
 class ExplainQuestion:
-    """One signal to explain: of a neuron (``pool`` "mean" or "max" over space), or of virtual
-    neuron ``virtual`` of a ``split`` of it. ``typed`` terms are scored instead of searching.
-    Test responses come from the embedder ``simulator`` where one is named."""
+    """One signal to explain: of a neuron (``pool`` "mean" or "max" over space); of virtual neuron
+    ``virtual`` of a ``split`` of it; or, after surgical ``operations`` of which the last divides
+    it, of part ``virtual`` (-1: of the undivided channel, as its own layer computes it). ``typed``
+    terms are scored instead of searching. Test responses come from the embedder ``simulator``
+    where one is named."""
 
     neuron: Neuron
     concepts: Concepts = Concepts()
@@ -44,6 +47,7 @@ class ExplainQuestion:
     virtual: int = -1
     typed: tuple[str, ...] = ()
     simulator: str = ""
+    operations: tuple[Operation, ...] = ()
 
 
 def numbered(layer: Layer, channels: Sequence[int]) -> list[int]:
@@ -64,10 +68,16 @@ def signal_args(workspace: Workspace, question: ExplainQuestion) -> dict[str, An
         if question.virtual < 0:
             raise BadInput("Name the virtual neuron to explain, 0 or more.")
         split = questions.split(workspace, question.split).args
+    if question.operations:
+        if split or question.operations[-1].neuron != question.neuron.address:
+            raise BadInput("A part is explained of the channel that the last operation divides.")
+        if question.virtual < -1:
+            raise BadInput("Name the part to explain, 0 or more.")
     return {
         "pool": pooling(question.pool),
         "split": split,
-        "virtual": question.virtual if split else -1,
+        "surgery": [each.text for each in question.operations],
+        "virtual": question.virtual if split or question.operations else -1,
     }
 
 

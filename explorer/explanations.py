@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from explorer import embedders, questions
+from explorer import embedders, operations, questions
 from explorer.concepts import labels, lists
 from explorer.desk import Asker, Desk, OpenedLayer
 from explorer.explaining import (
@@ -71,14 +71,14 @@ class Explanations:
     def ablation(self, question: ExplainQuestion, asker: Asker) -> Ablation | Status:
         """How much of the neuron's effect on the network's answers the explanation keeps; for
         layers that only pooling and one linear layer follow."""
-        if question.typed or question.split or question.simulator:
+        if question.typed or question.split or question.simulator or question.operations:
             raise BadInput("The ablation score is about a whole neuron and its own explanation.")
         return self._about("ablation", question, asker, Ablation)
 
     def _about(
         self, kind: str, question: ExplainQuestion, asker: Asker, what: type[T]
     ) -> T | Status:
-        opened = self._desk.open_neuron(question.neuron, asker)
+        opened = self._opened(question, asker)
         if isinstance(opened, Status):
             return opened
         concepts = question.concepts
@@ -106,6 +106,19 @@ class Explanations:
             f"Explaining {subject}" + (" in your words" if question.typed else ""),
         )
         return self._noticed(opened, asked, asker, what, notice)
+
+    def _opened(self, question: ExplainQuestion, asker: Asker) -> OpenedLayer | Status:
+        """The layer of the neuron; a channel that an operation divides may be one that an earlier
+        operation made."""
+        neuron = question.neuron
+        if not question.operations:
+            return self._desk.open_neuron(neuron, asker)
+        opened = self._desk.open_layer(neuron.workspace, neuron.layer, asker)
+        if isinstance(opened, OpenedLayer):
+            operations.report(opened.workspace, question.operations, operations.PICTURES)
+            for each in question.operations:
+                operations.check(each, opened.images)
+        return opened
 
     def layer(
         self,

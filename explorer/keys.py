@@ -45,6 +45,7 @@ VERSIONS: dict[str, int] = {
     "incision": 1,
     "surgery": 1,
     "edited": 1,
+    "parts": 1,
 }
 """Every kind of question; raise a number when the answers of that kind change."""
 

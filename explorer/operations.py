@@ -158,6 +158,11 @@ def edited(workspace: Workspace, operations: Sequence[Operation]) -> Question:
     return Question("edited", workspace, "", args, "Writing the edited network")
 
 
+def parts(workspace: Workspace, operations: Sequence[Operation]) -> Question:
+    """What the parts that the last operation makes give on all pictures."""
+    return replace(edited(workspace, operations), kind="parts")
+
+
 def incision(
     workspace: Workspace, operation: Operation, before: Sequence[Operation], path: str
 ) -> Question:

@@ -7,7 +7,7 @@ frame.guard()
 import streamlit as st
 
 from explorer.records import Explanation, Status
-from explorer.ui import explain, explain_range, neuron, pickers
+from explorer.ui import explain, explain_parts, explain_range, neuron, pickers
 from explorer.ui.places import look
 from explorer.ui.session import asker, backend, section
 from explorer.ui.subject import Subject
@@ -60,7 +60,7 @@ def show(about: Subject) -> None:
         method, params = pickers.splitting(about.layer)
     if found is not None:
         with section():
-            explain.parts(about, question, about.question(method, params), found)
+            explain_parts.virtual_neurons(about, question, about.question(method, params), found)
 
 
 page()

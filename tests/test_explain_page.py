@@ -44,9 +44,9 @@ def serve(monkeypatch: pytest.MonkeyPatch, answered: Backend) -> Iterator[None]:
     session.backend.clear()
 
 
-def visit(**query: str) -> AppTest:
+def visit(page: str = "pages/5_Explain.py", **query: str) -> AppTest:
     app = AppTest.from_file(str(HOME / "app.py"), default_timeout=120)
-    app.switch_page("pages/5_Explain.py")
+    app.switch_page(page)
     for name, value in query.items():
         app.query_params[name] = value
     return app.run()
@@ -83,6 +83,20 @@ def test_ranges_and_parts_are_worked_out_when_asked_for() -> None:
     assert "Share of the effect" in words(app)
     assert components(app, "table")
     assert "chance" in words(app)
+
+
+@pytest.mark.usefixtures("serve")
+def test_parts_of_a_divided_channel_are_one_click_away() -> None:
+    here = HERE | {"layer": "layer4.0.act1", "groups": "0,2"}
+    app = visit("pages/6_Surgery.py", **here)
+    next(each for each in app.button if each.label == "Divide and judge").click().run()
+    next(each for each in app.button if each.label == "Explain each part").click().run()
+    assert not app.exception
+    assert not app.error
+    assert not app.warning
+    said = words(app)
+    assert "What the parts mean" in said
+    assert said.count("test correlation") == 3, "the undivided channel and two parts"
 
 
 @pytest.mark.usefixtures("serve")

@@ -14,6 +14,7 @@ from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_sett
 from explorer.__main__ import main
 from explorer.backend import Asker, Backend, SplitQuestion
 from explorer.explaining import LABELS, Concepts, ExplainQuestion
+from explorer.operations import Operation, renamed
 from explorer.records import BadInput, Explanation, Neuron, ReferenceQuery
 from explorer.scores.ablation import ablation, effects, linear_part, scaled
 from explorer.scores.simulation import pearson
@@ -22,7 +23,11 @@ from explorer.settings import Settings
 
 ASKER = Asker("tester", "test")
 NEURON = Neuron("tiny", LAYER, 3)
+FIRST = "layer4.0.act1"
+"""A layer whose channels can be divided."""
+DIVIDED = Operation(f"{FIRST}:3", ((0,), (2,)))
 ON_LABELS = Concepts(LABELS)
+PARTS = {"neuron": Neuron("tiny", FIRST, 3), "operations": (DIVIDED,)}
 EACH = 60
 
 
@@ -111,6 +116,38 @@ def test_unseen_pictures_go_to_the_nearest_centroid(
     assert ((found.actual > 0) == own).all()
     assert 0 < own.sum() < len(own)
     assert found.left_out == sum(value < 0 for value in label.values())
+
+
+def test_a_part_is_what_the_exported_network_computes(backend: Backend, tmp_path: Path) -> None:
+    import torch
+
+    from explorer.compute.scan import to_input
+    from explorer.images.pictures import view
+    from explorer.networks.graph import Network
+    from explorer.networks.zoo import load
+
+    listed = (DIVIDED, Operation(f"{FIRST}:5", ((0,), (2,))))
+    files = wait(lambda: backend.surgery.edited("tiny", listed, ASKER))
+    (tmp_path / "e.safetensors").write_bytes(files.weights.tobytes())
+    (tmp_path / "e.json").write_text(renamed(files, "e.safetensors"))
+    edited = Network.build(load(NETWORK, f"edits:{tmp_path / 'e.json'}"))
+    report = wait(lambda: backend.surgery.report("tiny", listed, ASKER))
+    assert report is not None
+    places, shown = report.incisions[1].places, report.incisions[1].shown
+    for pool, virtual in (("mean", 0), ("max", 1)):
+        about = {"neuron": Neuron("tiny", FIRST, 5), "operations": listed}
+        found = explain(backend, **about, pool=pool, virtual=virtual)
+        assert (found.method, found.part) == ("surgery", ("disc", "stripes")[virtual])
+        images = wait(lambda: backend.images("tiny", ASKER))
+        kept = [view(images.root, images.paths[i], edited.info.preprocess) for i in found.index]
+        with torch.no_grad():
+            made = edited.features(to_input(np.stack(kept), edited), [shown])[shown]
+        part = made[:, places[virtual]].flatten(1)
+        truth = part.clamp(min=0).mean(1) if pool == "mean" else part.amax(1)
+        assert found.actual == pytest.approx(truth.numpy(), abs=1e-4)
+    whole = explain(backend, **about, pool="max", virtual=-1)
+    assert whole.part == ""
+    assert not np.allclose(whole.actual, found.actual)
 
 
 def test_many_neurons_equal_one_by_one(backend: Backend) -> None:
@@ -270,6 +307,10 @@ def test_a_channel_taken_out_changes_answers(backend: Backend) -> None:
         ({"split": SplitQuestion(NEURON)}, "Name the virtual neuron"),
         ({"split": SplitQuestion(Neuron("tiny", LAYER, 4)), "virtual": 0}, "its own neuron"),
         ({"neuron": Neuron("tiny", LAYER, 10**6)}, "channels 0 to 95"),
+        ({"operations": (DIVIDED,)}, "that the last operation divides"),
+        (PARTS | {"virtual": 2}, "parts 0 to 1, not 2"),
+        (PARTS | {"virtual": -2}, "Name the part"),
+        (PARTS | {"operations": (replace(DIVIDED, rho=7),)}, "rho lies"),
     ],
 )
 def test_wrong_questions_are_one_sentence(
@@ -346,6 +387,12 @@ def test_explain_prints_the_promised_fields(capsys: pytest.CaptureFixture[str]) 
     part = run(capsys, f"{LAYER}:3", "--virtual", "1", "--method", "activations", "--k", "2")
     assert part["virtual"] == 1
     assert "ranges" in run(capsys, f"{LAYER}:3", "--ranges")
+    divided = run(capsys, f"{FIRST}:3", "--part", "1", "--classes", "disc", "stripes")
+    assert (divided["method"], divided["part"]) == ("surgery", "stripes")
+    by_split = run(capsys, f"{FIRST}:3", "--part", "0", "--method", "activations", "--k", "2")
+    assert by_split["part"] == "virtual neuron A"
+    several = run(capsys, LAYER, "--channels", "0-2", "--ranges", "--pictures", "60")
+    assert several["measured"] == 60
 
 
 @pytest.mark.usefixtures("home")
@@ -371,6 +418,11 @@ def test_a_layer_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         ((f"{LAYER}:3", "--terms", "<b>"), "markup"),
         ((LAYER, "--neurons", "0"), "Draw 1 to"),
         ((LAYER, "--split-test", "--pictures", "3"), "50 to 100,000"),
+        ((LAYER, "--ranges", "--pictures", "3"), "50 to 100,000"),
+        ((LAYER, "--part", "0"), "give LAYER:CHANNEL"),
+        ((f"{FIRST}:3", "--part", "0", "--virtual", "0"), "two signals"),
+        ((f"{FIRST}:3", "--part", "0", "--classes", "disc", "cloud"), "labelled 'cloud'"),
+        ((f"{FIRST}:3", "--part", "0", "--lower", LOWER), "no other parameter"),
     ],
 )
 def test_misuse_is_one_sentence(

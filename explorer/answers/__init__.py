@@ -13,6 +13,7 @@ import numpy as np
 
 from explorer.answers import (
     ablation,
+    candidates,
     concepts,
     explanation,
     layer,
@@ -41,6 +42,7 @@ KINDS: dict[str, Answer] = {
     **ranges.KINDS,
     **split_test.KINDS,
     **surgery.KINDS,
+    **candidates.KINDS,
 }
 
 

@@ -14,6 +14,7 @@ from explorer.answers.room import Room, neuron_of
 from explorer.answers.signals import (
     Signals,
     neuron_signal,
+    part_signal,
     split_of,
     virtual_signals,
 )
@@ -34,6 +35,8 @@ from explorer.methods.params import read_params
 from explorer.records import BadInput, Explanation, LayerExplanations
 from explorer.scores.simulation import pearson, simulation
 
+SURGERY = "surgery"
+"""The method of explanations of parts of a channel that is divided in the weights."""
 SHUFFLES = 20
 """Shuffled signals behind the null of one explanation; a layer uses one for each neuron."""
 GROUP = 64
@@ -108,8 +111,9 @@ def explanation(room: Room, question: Question, identity: Identity, report: Repo
     return Explanation(
         neuron=neuron,
         pool=args["pool"],
-        method=args["split"]["method"] if args["split"] else "",
+        method=args["split"]["method"] if args["split"] else SURGERY * bool(args["surgery"]),
         virtual=args["virtual"],
+        part=signals.name,
         terms=tuple(zip(names, map(float, weight), strict=True)),
         bias=bias,
         mode=args["concepts"]["mode"],
@@ -133,6 +137,8 @@ def explanation(room: Room, question: Question, identity: Identity, report: Repo
 def signal(room: Room, question: Question, identity: Identity, report: Report) -> Signals:
     """The one signal that the question is about."""
     args, lab = question.args, room.lab(question, identity)
+    if args["surgery"]:
+        return part_signal(room, question, identity, args["surgery"], report)
     if not args["split"]:
         return neuron_signal(lab, neuron_of(question), args["pool"], report)
     found = split_of(room, question, identity, args["split"], report)

@@ -1,8 +1,9 @@
-"""Scalar signals of a network over all pictures: a neuron, a virtual neuron, a concept vector."""
+"""Scalar signals of a network over all pictures: a neuron, a virtual neuron, a concept vector, a
+part of a divided channel."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from explorer.answers.neuron import split
 from explorer.answers.room import Room, inner
+from explorer.answers.surgery import parts as divided_parts
 from explorer.compute.device_lab import DeviceLab
 from explorer.keys import Identity, Question, digest
 from explorer.lab import Report
 from explorer.methods.params import read_params
 from explorer.methods.registry import method_named
-from explorer.records import BadInput, Neuron, ReferenceQuery, References, Split
+from explorer.operations import operation, parts
+from explorer.records import BadInput, Neuron, PartResponses, ReferenceQuery, References, Split
 
 ASSIGNED = {"relevance": 1000, "crops": 300}
 """Pictures assigned to virtual neurons at most, where that takes relevance of a lower layer, or
@@ -26,10 +29,12 @@ PROJECTED = "concept_vectors"
 
 @dataclass(frozen=True)
 class Signals:
-    """``values`` f32[N,S] over all pictures, and on which of them they are known, bool[N]."""
+    """``values`` f32[N,S] over all pictures, and on which of them they are known, bool[N].
+    ``name`` is that of a part of a divided channel, else ""."""
 
     values: np.ndarray
     known: np.ndarray
+    name: str = ""
 
 
 def neuron_signal(lab: DeviceLab, neuron: Neuron, pool: str, report: Report) -> Signals:
@@ -108,6 +113,25 @@ def _assigned(
         rows, _ = method.rows(lab, references, params, report)
     label, _ = method.assign(rows, found)
     return np.asarray(label)
+
+
+def part_signal(
+    room: Room, question: Question, identity: Identity, listed: Sequence[str], report: Report
+) -> Signals:
+    """What the part numbered ``virtual`` of the channel that the last of these operations divides
+    gives, as its layer computes it (-1: the channel itself): the mean over places of the positive
+    part, or the highest place."""
+    operations = [operation(text) for text in listed]
+    about = parts(question.workspace, operations)
+    found = room.kept(
+        about, identity, PartResponses, lambda: divided_parts(room, about, identity, report)
+    )
+    virtual = question.args["virtual"]
+    if virtual >= len(found.names):
+        raise BadInput(f"The channel has parts 0 to {len(found.names) - 1}, not {virtual}.")
+    values = found.mean if question.args["pool"] == "mean" else found.peak
+    name = found.names[virtual] if virtual >= 0 else ""
+    return Signals(values[:, [virtual + 1]], found.known, name)
 
 
 def split_of(

@@ -1,4 +1,4 @@
-"""Answers of channel surgery: what makes a layer, polysemantic channels, divisions, files."""
+"""Answers of channel surgery: what makes a layer, divisions, files."""
 
 from __future__ import annotations
 
@@ -11,82 +11,40 @@ from explorer import operations, questions
 from explorer.answers import neuron
 from explorer.answers.room import Room
 from explorer.compute.comparing import compare
-from explorer.compute.incision import Concept, incise
+from explorer.compute.incision import Concept, divided, incise
 from explorer.compute.judging import spread
 from explorer.compute.rewriting import edited_network
-from explorer.compute.serving import class_relevance, unlike
-from explorer.keys import Identity, Question, key
+from explorer.keys import Identity, Question
 from explorer.lab import Report
-from explorer.networks.dividing import cosine
 from explorer.networks.original import Original
-from explorer.operations import Operation, Wanted
+from explorer.operations import Operation
 from explorer.questions import SplitQuestion
 from explorer.records import (
     BadInput,
-    Candidates,
-    ClassRelevance,
-    DeadNeuron,
+    Edit,
     EditedNetwork,
     Incision,
     Maker,
     Neuron,
-    NoCluster,
+    PartResponses,
     Split,
     SurgeryReport,
 )
 
-STABLE = 0.5
-"""Stability from which a split counts for candidates."""
-
 
 def maker(room: Room, question: Question, identity: Identity, report: Report) -> Maker:
     """What makes the channels of a layer."""
-    return _original(room, question, identity).maker(question.subject)
-
-
-def candidates(room: Room, question: Question, identity: Identity, report: Report) -> Candidates:
-    """Channels that serve unlike labels, or whose splits are unlike."""
-    made = _divisible(_original(room, question, identity), question.subject)
-    wanted = Wanted(**question.args)
-    if wanted.by == "splits":
-        return _by_splits(room, question, identity, made, wanted, report)
-    lab = room.lab(question, identity)
-    if not len(lab.images.label_names):
-        raise BadInput(
-            f"The pictures of {lab.images.name} have no labels: look for candidates by splits."
-        )
-    about = operations.relevance(question.workspace, made.path, wanted.tau)
-    original = _original(room, question, identity)
-    found = room.kept(
-        about,
-        identity,
-        ClassRelevance,
-        lambda: class_relevance(lab, original, made, wanted.tau, report),
-    )
-    if (found.count >= wanted.least).sum() < 2:
-        raise BadInput(
-            f"Fewer than two labels have {wanted.least} pictures: lower that number, or look for "
-            "candidates by splits."
-        )
-    layer = original.layer(made.path)
-    pairs = list(unlike(layer, found, wanted.share, wanted.gamma, wanted.least))
-    return _candidates(
-        made, "classes", lab.images.label_names, pairs, made.channels, found.how, found.seconds
-    )
+    return original_of(room, question, identity).maker(question.subject)
 
 
 def incision(room: Room, question: Question, identity: Identity, report: Report) -> Incision:
     """One operation, judged."""
     operation = operations.operation(question.args["operation"])
     before = [operations.operation(text) for text in question.args["before"]]
-    earlier = [
-        _incised(room, question, identity, before[: at + 1], report).edit
-        for at in range(len(before))
-    ]
-    original = _original(room, question, identity)
+    original = original_of(room, question, identity)
     address = Neuron.parse("", operation.neuron)
-    made = _divisible(original, address.layer)
-    edits = [edit for edit in original.edits if edit.layer == made.path] + earlier
+    made = divisible(original, address.layer)
+    edits = edits_before(room, question, identity, before, made, report)
     concepts = _concepts(room, question, identity, operation, made, report)
     return incise(
         room.lab(question, identity),
@@ -107,23 +65,24 @@ def surgery(room: Room, question: Question, identity: Identity, report: Report) 
     lab = room.lab(question, identity)
     incisions = _incisions(room, question, identity, report)
     pictures = spread(len(lab.images), question.args["pictures"])
-    found = compare(lab, _original(room, question, identity), incisions, pictures, report)
+    found = compare(lab, original_of(room, question, identity), incisions, pictures, report)
     return SurgeryReport(**(vars(found) | {"seconds": time.monotonic() - start}))
 
 
 def edited(room: Room, question: Question, identity: Identity, report: Report) -> EditedNetwork:
     """The edited network as files."""
     edits = [each.edit for each in _incisions(room, question, identity, report)]
-    return edited_network(_original(room, question, identity), edits)
+    return edited_network(original_of(room, question, identity), edits)
 
 
-def _original(room: Room, question: Question, identity: Identity) -> Original:
+def original_of(room: Room, question: Question, identity: Identity) -> Original:
+    """The network with its weights as they are loaded, ready to be divided."""
     lab = room.lab(question, identity)
     workspace = question.workspace
     return room.shelf.original(workspace.network, workspace.weights, lab.network.layers)
 
 
-def _divisible(original: Original, layer: str) -> Maker:
+def divisible(original: Original, layer: str) -> Maker:
     """What makes the layer; BadInput where that cannot be divided."""
     found = original.maker(layer)
     if found.refusal:
@@ -136,26 +95,44 @@ def _incisions(
 ) -> list[Incision]:
     listed = [operations.operation(text) for text in question.args["operations"]]
     return [
-        _incised(room, question, identity, listed[: at + 1], report) for at in range(len(listed))
+        incised(room, question, identity, listed[: at + 1], report) for at in range(len(listed))
     ]
 
 
-def _incised(
+def edits_before(
+    room: Room,
+    question: Question,
+    identity: Identity,
+    before: Sequence[Operation],
+    made: Maker,
+    report: Report,
+) -> list[Edit]:
+    """The edits that a layer has already: those of the workspace, then these operations'."""
+    own = [edit for edit in original_of(room, question, identity).edits if edit.layer == made.path]
+    return own + [
+        incised(room, question, identity, before[: at + 1], report).edit
+        for at in range(len(before))
+    ]
+
+
+def on_one_layer(original: Original, listed: Sequence[Operation]) -> tuple[Maker, list[Operation]]:
+    """What makes the layer of the last operation, and the operations on that layer: only they
+    matter to it."""
+    makers = [divisible(original, Neuron.parse("", each.neuron).layer) for each in listed]
+    own = makers[-1]
+    return own, [each for each, made in zip(listed, makers, strict=True) if made.path == own.path]
+
+
+def incised(
     room: Room,
     question: Question,
     identity: Identity,
     listed: Sequence[Operation],
     report: Report,
 ) -> Incision:
-    """The last of some operations; of the earlier ones only those of its layer matter."""
-    original = _original(room, question, identity)
-
-    def path(operation: Operation) -> str:
-        return _divisible(original, Neuron.parse("", operation.neuron).layer).path
-
-    own = path(listed[-1])
-    before = [each for each in listed[:-1] if path(each) == own]
-    about = operations.incision(question.workspace, listed[-1], before, own)
+    """The last of some operations, judged."""
+    made, own = on_one_layer(original_of(room, question, identity), listed)
+    about = operations.incision(question.workspace, own[-1], own[:-1], made.path)
     return room.kept(about, identity, Incision, lambda: incision(room, about, identity, report))
 
 
@@ -182,7 +159,7 @@ def _concepts(
             "them: give classes instead."
         )
     asked = operations.split_of(question.workspace, operation, made.shown)
-    found = _split(room, question, identity, asked, report)
+    found = kept_split(room, question, identity, asked, report)
     if found.k < 2:
         raise BadInput(
             f"The split of {asked.neuron.address} holds together as one: give k, another method, "
@@ -194,99 +171,38 @@ def _concepts(
             f"{operations.MOST_CONCEPTS}: ask for fewer."
         )
     return [
-        Concept(f"virtual neuron {_letter(v)}", found.references.index[found.labels == v])
+        Concept(f"virtual neuron {letter(v)}", found.references.index[found.labels == v])
         for v in range(found.k)
     ]
 
 
-def _split(
+def kept_split(
     room: Room, question: Question, identity: Identity, asked: SplitQuestion, report: Report
 ) -> Split:
+    """The split asked for, stored or made now."""
     about = questions.split(question.workspace, asked)
     return room.kept(about, identity, Split, lambda: neuron.split(room, about, identity, report))
 
 
-def _by_splits(
-    room: Room,
-    question: Question,
-    identity: Identity,
-    made: Maker,
-    wanted: Wanted,
-    report: Report,
-) -> Candidates:
-    """Channels whose stored PURE splits are stable and unlike; ``derive`` more are made now, of
-    the channels that fire most."""
-    start = time.monotonic()
-    lab = room.lab(question, identity)
-    if not made.shown:
-        raise BadInput(f"No browsable layer shows the channels of {made.path}: choose another.")
-    strength = np.asarray(lab.scan(made.shown, report).maximum, np.float32).max(axis=1)
-    pairs, derived, looked = [], 0, 0
-    for channel in np.argsort(-strength, kind="stable").tolist():
-        asked = SplitQuestion(Neuron(question.workspace.name, made.shown, channel))
-        name = key(questions.split(question.workspace, asked), identity)
-        found = room.store.get(name)
-        if not isinstance(found, Split):
-            if derived >= wanted.derive:
-                continue
-            derived += 1
-            report(derived / (wanted.derive + 1), f"Split {derived} of {wanted.derive}")
-            try:
-                found = _split(room, question, identity, asked, report)
-            except (DeadNeuron, NoCluster):
-                continue
-        looked += 1
-        pairs += _unlike_parts(found, wanted.gamma)
-    names = tuple(_letter(v) for v in range(operations.MOST_CONCEPTS))
-    how = f"{derived} splits made now"
-    return _candidates(made, "splits", names, pairs, looked, how, time.monotonic() - start)
-
-
-def _unlike_parts(split: Split, gamma: float) -> list[tuple[int, int, int, float]]:
-    """Channel, the two least alike virtual neurons of a stable split and their cosine, if below
-    ``gamma``."""
-    if split.k < 2 or not split.scores.get("stability", 0.0) >= STABLE:
-        return []
-    cosines = {
-        (first, second): cosine(split.centroid[first], split.centroid[second])
-        for first in range(split.k)
-        for second in range(first + 1, split.k)
-    }
-    pair = min(cosines, key=lambda each: cosines[each])
-    return [(split.neuron.channel, *pair, cosines[pair])] if cosines[pair] < gamma else []
-
-
-def _candidates(
-    made: Maker,
-    by: str,
-    names: Sequence[str],
-    pairs: Sequence[tuple[int, int, int, float]],
-    looked: int,
-    how: str,
-    seconds: float,
-) -> Candidates:
-    ordered = sorted(pairs, key=lambda pair: pair[3])
-    return Candidates(
-        maker=made,
-        by=by,
-        names=tuple(names),
-        channel=np.array([pair[0] for pair in ordered], np.int32),
-        groups=np.array([pair[1:3] for pair in ordered], np.int32).reshape(-1, 2),
-        cosine=np.array([pair[3] for pair in ordered], np.float32),
-        looked=looked,
-        how=how,
-        seconds=seconds,
-    )
-
-
-def _letter(virtual: int) -> str:
+def letter(virtual: int) -> str:
+    """What a virtual neuron is called."""
     return chr(ord("A") + virtual)
+
+
+def parts(room: Room, question: Question, identity: Identity, report: Report) -> PartResponses:
+    """All pictures by the channel that the last operation divides, and by its parts."""
+    listed = [operations.operation(text) for text in question.args["operations"]]
+    original = original_of(room, question, identity)
+    made, own = on_one_layer(original, listed)
+    edit = incised(room, question, identity, listed, report).edit
+    before = edits_before(room, question, identity, own[:-1], made, report)
+    return divided(room.lab(question, identity), original, made, edit, before, report)
 
 
 KINDS = {
     "maker": maker,
-    "candidates": candidates,
     "incision": incision,
     "surgery": surgery,
     "edited": edited,
+    "parts": parts,
 }

@@ -22,6 +22,7 @@ def neuron_of(found: Explanation) -> dict[str, Any]:
         "neuron": found.neuron.address,
         "virtual": None if found.virtual < 0 else found.virtual,
         "method": found.method,
+        "part": found.part,
         "pool": found.pool,
         "terms": [{"concept": name, "weight": weight} for name, weight in found.terms],
         "bias": found.bias,

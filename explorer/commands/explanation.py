@@ -17,6 +17,8 @@ from explorer.concepts import lists
 from explorer.explaining import DRAWN, LABELS, LIST, MEASURED, POOLS, Concepts, ExplainQuestion
 from explorer.methods.linear_explanation import Params
 from explorer.methods.registry import METHODS
+from explorer.networks.dividing import RULES
+from explorer.operations import Operation, labels_named
 from explorer.questions import SplitQuestion
 from explorer.records import BadInput, Neuron
 from explorer.session import Session
@@ -30,9 +32,9 @@ def explain(args: argparse.Namespace) -> Found:
         return _split_test(args)
     if ":" in args.target and args.target.rpartition(":")[2].isdigit():
         return _ranges(args) if args.ranges else _neuron(args)
-    if args.virtual is not None or args.terms or args.ablation:
+    if args.virtual is not None or args.part is not None or args.terms or args.ablation:
         raise BadInput(
-            "--virtual, --terms and --ablation are about one neuron: give LAYER:CHANNEL."
+            "--virtual, --part, --terms and --ablation are about one neuron: give LAYER:CHANNEL."
         )
     return _shares(args) if args.ranges else _layer(args)
 
@@ -43,15 +45,19 @@ def _neuron(args: argparse.Namespace) -> Found:
     split = None
     if args.virtual is not None:
         split = SplitQuestion(neuron, args.method, given_params(args))
+    divided = () if args.part is None else (_operation(args, neuron, session),)
+    if split and divided:
+        raise BadInput("--virtual and --part are two signals: give one of them.")
     question = ExplainQuestion(
         neuron,
         _concepts(args),
         args.pool,
         _params(args),
         split,
-        -1 if args.virtual is None else args.virtual,
+        next((each for each in (args.virtual, args.part) if each is not None), -1),
         lists.read("\n".join(args.terms)) if args.terms else (),
         args.simulator,
+        divided,
     )
     ask = session.backend.explanations
     found = session.wait(lambda: ask.explanation(question, session.asker))
@@ -59,6 +65,19 @@ def _neuron(args: argparse.Namespace) -> Found:
         return explained.neuron_of(found)
     kept = session.wait(lambda: ask.ablation(question, session.asker))
     return explained.neuron_of(found) | {"ablation": kept.score}
+
+
+def _operation(args: argparse.Namespace, neuron: Neuron, session: Session) -> Operation:
+    """The division whose part is explained: among labels, or by a split."""
+    how = {"rule": args.rule, "rho": args.rho}
+    if args.classes:
+        images = session.wait(lambda: session.backend.images(session.ws, session.asker))
+        groups = tuple(labels_named(images, text) for text in args.classes)
+        return Operation(neuron.address, groups, **how)
+    given = given_params(args)
+    if set(given) - {"k"}:
+        raise BadInput("A part by a split takes --method and --k, and no other parameter of it.")
+    return Operation(neuron.address, method=args.method, k=given.get("k", 0), **how)
 
 
 def _layer(args: argparse.Namespace) -> Found:
@@ -177,8 +196,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help=f"drawn for --split-test (default: {DRAWN}) or --ranges of a layer ({MEASURED})",
     )
-    parser.add_argument("--virtual", type=int, default=None, metavar="V", help="0, 1, ...")
-    parser.add_argument("--method", default="pure", help=f"of --virtual: {', '.join(METHODS)}")
+    _parts(parser)
     hints = get_type_hints(Params)
     for each in fields(Params):
         about = f"{each.metadata['help']} (default: {each.default})"
@@ -188,6 +206,19 @@ def _options(parser: argparse.ArgumentParser) -> None:
         else:
             parser.add_argument(flag, type=hints[each.name], default=None, help=about)
     add_params(parser)
+
+
+def _parts(parser: argparse.ArgumentParser) -> None:
+    """Options of what a neuron is divided into."""
+    parser.add_argument("--virtual", type=int, default=None, metavar="V", help="0, 1, ...")
+    parser.add_argument(
+        "--part", type=int, default=None, metavar="V", help="of the divided channel"
+    )
+    parser.add_argument("--classes", nargs="+", metavar="A", help="of --part: labels to divide by")
+    parser.add_argument("--rule", default="balanced", choices=RULES, help="of --part")
+    parser.add_argument("--rho", type=float, default=0.0, help="of --part (default: 0, chosen)")
+    methods = ", ".join(METHODS)
+    parser.add_argument("--method", default="pure", help=f"of --virtual and --part: {methods}")
 
 
 COMMANDS = (

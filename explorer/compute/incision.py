@@ -20,7 +20,7 @@ from explorer.lab import Report
 from explorer.networks import dividing, surgery
 from explorer.networks.original import Original
 from explorer.networks.surgery import Rows, Weighted
-from explorer.records import BadInput, Edit, Incision, Maker
+from explorer.records import BadInput, Edit, Incision, Maker, PartResponses
 
 EACH = 200
 """Pictures of a concept that are used at most, half to choose and half to judge."""
@@ -49,11 +49,8 @@ def incise(
 ) -> Incision:
     """Divide one channel among concepts and judge it; ``rho`` 0 chooses it. Half of each concept's
     pictures choose, by a fixed shuffle of their photographs; the other half judge."""
-    layer = original.layer(maker.path)
-    _, rows = surgery.edit_layer(layer, before)
-    row = surgery.as_numpy(rows, channel, maker.path)
-    turn = original.makers.orientation(maker.path, int(rows.merge[:, channel].abs().argmax()))
-    scalpel = _Scalpel(lab, original, maker, layer, rows, channel, row, turn)
+    scalpel, rows = _scalpel(lab, original, maker, channel, before)
+    row = scalpel.row
     halves = [_halves(lab, concept) for concept in concepts]
     chosen = [half[0] for half in halves]
     means = scalpel.means(chosen, report)
@@ -81,6 +78,37 @@ def incise(
         shown=f"{maker.path}.split",
         **judgement,
     )
+
+
+def divided(
+    lab: DeviceLab,
+    original: Original,
+    maker: Maker,
+    edit: Edit,
+    before: Sequence[Edit],
+    report: Report,
+) -> PartResponses:
+    """What the channel of an edit and its parts give on all pictures."""
+    scalpel, _ = _scalpel(lab, original, maker, edit.channel, before)
+    made = dividing.rows(scalpel.row, edit.owner, len(edit.concepts))[:-1]
+    total = len(lab.images)
+    found = scalpel.responses(np.arange(total), np.concatenate([scalpel.row[None], made]), report)
+    mean, peak = (np.zeros((total, 1 + len(made)), np.float32) for _ in range(2))
+    mean[found.ids], peak[found.ids] = found.positive, found.peak
+    known = np.zeros(total, bool)
+    known[found.ids] = True
+    return PartResponses(edit.concepts, mean, peak, known)
+
+
+def _scalpel(
+    lab: DeviceLab, original: Original, maker: Maker, channel: int, before: Sequence[Edit]
+) -> tuple[_Scalpel, Rows]:
+    """What cuts a channel of a layer as earlier edits left it, and the layer's rows."""
+    layer = original.layer(maker.path)
+    _, rows = surgery.edit_layer(layer, before)
+    row = surgery.as_numpy(rows, channel, maker.path)
+    turn = original.makers.orientation(maker.path, int(rows.merge[:, channel].abs().argmax()))
+    return _Scalpel(lab, original, maker, layer, rows, channel, row, turn), rows
 
 
 class _Scalpel:

@@ -69,6 +69,7 @@ from explorer.records.surgery import (
     EditedNetwork,
     Incision,
     Maker,
+    PartResponses,
     SurgeryReport,
 )
 
@@ -110,6 +111,7 @@ __all__ = [
     "NoCluster",
     "OutOfMemory",
     "PairedDifference",
+    "PartResponses",
     "Preprocess",
     "Projection",
     "RangeAnalysis",

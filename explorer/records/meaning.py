@@ -43,7 +43,9 @@ class Explanation:
     """A signal as ``bias`` plus a weighted sum of concepts, ``terms`` in order of choice.
 
     The signal is a neuron's (``pool``: spatial "mean" or "max"), or that of virtual neuron
-    ``virtual`` (-1: the whole neuron) of a split by ``method``. ``considered`` concepts were
+    ``virtual`` (-1: the whole neuron) of a split by ``method``, where that is "surgery" of the
+    ``part`` of that number and name ("" otherwise) that the weights are divided into (-1: of the
+    undivided channel as its own layer computes it). ``considered`` concepts were
     searched (0: the terms were given). ``validation`` is a correlation, ``test`` one on pictures
     never seen, where responses come from ``simulator`` if that is not "". ``null`` and
     ``null_sd``: the same after fits to shuffled signals. ``frequent`` and ``single``: the most
@@ -56,6 +58,7 @@ class Explanation:
     pool: str
     method: str
     virtual: int
+    part: str
     terms: tuple[tuple[str, float], ...]
     bias: float
     mode: str

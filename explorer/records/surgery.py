@@ -115,6 +115,18 @@ class Incision:
 
 
 @dataclass(frozen=True)
+class PartResponses:
+    """What a channel (column 0) and the n parts that it was divided into give on all N pictures:
+    ``mean`` f32[N,n+1] over places of the positive part, and ``peak`` f32[N,n+1] the highest
+    place; 0 on pictures that could not be read, where ``known`` bool[N] is false. ``names`` n."""
+
+    names: tuple[str, ...]
+    mean: np.ndarray
+    peak: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True)
 class SurgeryReport:
     """Edits applied in order, and the edited network against the original on ``pictures`` real
     pictures: largest absolute logit ``difference`` in float32 and in float64, beside the largest

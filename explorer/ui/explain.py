@@ -3,20 +3,17 @@ its range it matters."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from explorer.backend import SplitQuestion
 from explorer.concepts import lists
 from explorer.explaining import LABELS, LIST, Concepts, ExplainQuestion
-from explorer.records import Explanation, Split, Status
+from explorer.records import Explanation, Status
 from explorer.ui import address, explain_plots, pickers, subject
 from explorer.ui.gallery import Card, gallery, sources
-from explorer.ui.plots import BADGES, letter, tone
+from explorer.ui.plots import tone
 from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.subject import Subject
 from explorer.ui.waiting import waiting
@@ -67,50 +64,42 @@ def notes(found: Explanation) -> None:
 
 def measures(found: Explanation) -> None:
     """How well the explanation predicts pictures that it never saw, and what chance does."""
+    test, (single, alone), (frequent, most) = found.test, found.single, found.frequent
     grid = st.grid(5, min_column_width=120, gap="xsmall", border=True)
-    test = found.test
-    grid.metric(
-        "Test correlation ↑",
-        f"{test.value:.3f}",
-        delta=f"{test.low:.2f} to {test.high:.2f}",
-        delta_color="off",
-        delta_arrow="off",
-        help=f"On {test.n:,} pictures never seen by the fit, with its 95 % interval.",
-    )
-    grid.metric(
-        "Validation",
-        f"{found.validation:.3f}",
-        delta=f"{len(found.terms)} term{'' if len(found.terms) == 1 else 's'}",
-        delta_color="off",
-        delta_arrow="off",
-        help="Correlation on the pictures that chose the terms: flattering by design.",
-    )
-    grid.metric(
-        "Chance",
-        f"{found.null:.3f}",
-        delta=f"± {found.null_sd:.3f}",
-        delta_color="off",
-        delta_arrow="off",
-        help="The same search on shuffled signals: mean and spread of its test correlation.",
-    )
-    name, value = found.single
-    grid.metric(
-        "Best single concept",
-        f"{value:.3f}",
-        delta=plain(name, 40),
-        delta_color="off",
-        delta_arrow="off",
-        help=f"{plain(name)}: by itself best on the validation pictures.",
-    )
-    name, value = found.frequent
-    grid.metric(
-        "Most frequent concept",
-        f"{value:.3f}",
-        delta=plain(name, 40),
-        delta_color="off",
-        delta_arrow="off",
-        help=f"{plain(name)} responds most over the training pictures.",
-    )
+    for label, value, below, help in (
+        (
+            "Test correlation ↑",
+            test.value,
+            f"{test.low:.2f} to {test.high:.2f}",
+            f"On {test.n:,} pictures never seen by the fit, with its 95 % interval.",
+        ),
+        (
+            "Validation",
+            found.validation,
+            f"{len(found.terms)} term{'' if len(found.terms) == 1 else 's'}",
+            "Correlation on the pictures that chose the terms: flattering by design.",
+        ),
+        (
+            "Chance",
+            found.null,
+            f"± {found.null_sd:.3f}",
+            "The same search on shuffled signals: mean and spread of its test correlation.",
+        ),
+        (
+            "Best single concept",
+            alone,
+            plain(single, 40),
+            f"{plain(single)}: by itself best on the validation pictures.",
+        ),
+        (
+            "Most frequent concept",
+            most,
+            plain(frequent, 40),
+            f"{plain(frequent)} responds most over the training pictures.",
+        ),
+    ):
+        shown = f"{value:.3f}"
+        grid.metric(label, shown, below, delta_color="off", delta_arrow="off", help=help)
 
 
 def terms(found: Explanation) -> None:
@@ -193,7 +182,7 @@ def own_words(about: Subject, question: ExplainQuestion, found: Explanation | No
                 waiting(answer, brief=True)
                 return
             grid = st.grid(2, min_column_width=120, gap="xsmall")
-            grid.metric("Test correlation ↑", f"{answer.test.value:.3f}", help=_interval(answer))
+            grid.metric("Test correlation ↑", f"{answer.test.value:.3f}", help=interval(answer))
             if found is not None:
                 grid.metric("Against the search", f"{answer.test.value - found.test.value:+.3f}")
             st.plotly_chart(
@@ -204,64 +193,7 @@ def own_words(about: Subject, question: ExplainQuestion, found: Explanation | No
             )
 
 
-def _interval(found: Explanation) -> str:
+def interval(found: Explanation) -> str:
+    """How sure a test correlation is."""
     test = found.test
     return f"95 % interval {test.low:.2f} to {test.high:.2f} on {test.n:,} unseen pictures."
-
-
-def parts(
-    about: Subject, question: ExplainQuestion, split: SplitQuestion, whole: Explanation
-) -> None:
-    """The virtual neurons' explanations beside the whole neuron's; worked out when asked for."""
-    wanted = address.choice("parts", "0", ["0", "1"]) == "1"
-    if not wanted:
-        st.button(
-            "Explain each virtual neuron",
-            icon=":material/call_split:",
-            on_click=address.put,
-            kwargs={"parts": "1"},
-        )
-        return
-    answer = backend().split(split, asker())
-    if isinstance(answer, Status):
-        waiting(answer)
-        return
-    if answer.k == 1:
-        st.info("The split has one virtual neuron, which is the neuron itself.")
-        return
-    shown: Sequence[int] = range(answer.k)
-    grid = st.grid(min(answer.k + 1, 3), min_column_width=280)
-    with grid.cell(), st.container(border=True):
-        _part("Whole neuron", None, whole, "whole")
-    for virtual in shown:
-        with grid.cell(), st.container(border=True), section():
-            asked = replace(question, split=split, virtual=virtual)
-            found = backend().explanations.explanation(asked, asker())
-            if isinstance(found, Status):
-                waiting(found, brief=True)
-                return
-            _part(f"Virtual neuron {letter(virtual)}", virtual, found, f"part-{virtual}")
-            _examples(about, answer, virtual)
-
-
-def _part(title: str, virtual: int | None, found: Explanation, key: str) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        colour: Any = "gray" if virtual is None else BADGES[virtual % len(BADGES)]
-        st.badge(title, color=colour)
-        st.markdown(f"test correlation **{found.test.value:.3f}**", help=_interval(found))
-    colour = tone(virtual) if virtual is not None else tone(7)
-    st.plotly_chart(
-        explain_plots.bars(found, colour), config=PLOT, key=f"bars-{key}", alt=f"Terms of {title}"
-    )
-    left = f" · {found.left_out:,} pictures left out" if found.left_out else ""
-    st.caption(f"chance {found.null:.3f} ± {found.null_sd:.3f}{left}")
-
-
-def _examples(about: Subject, split: Split, virtual: int) -> None:
-    mine = np.flatnonzero(split.labels == virtual)[:5]
-    index = split.references.index[mine]
-    cards = [
-        Card(int(image), source, about.images.label(int(image)) or about.images.paths[int(image)])
-        for image, source in zip(index, sources(about.ws, index, size=64), strict=True)
-    ]
-    gallery(cards, key=f"examples-{virtual}", name=f"Pictures of {letter(virtual)}", size="small")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from explorer.explanations import ExplainQuestion
+from explorer.explaining import ExplainQuestion
 from explorer.records import RangeAnalysis, Status
 from explorer.ui import address, explain_plots
 from explorer.ui.explain import PLOT
