@@ -1,9 +1,11 @@
-"""Scans as memory maps: durable, resumable, never half read.
+"""Scans on disk: durable, resumable, never half read, never loaded whole.
 
-One folder per layer holds ``maximum.npy``, ``mean.npy`` (f16[C,N]) and ``position.npy`` (u16 or
-u32[C,N]), channel-major, so that one neuron is one contiguous read, and ``manifest.json``, which
-says how many images are durable. Blocks of images are written and synced before the manifest
-counts them, so a killed scan goes on where the manifest ends.
+One folder per layer holds shards, ``00000`` and so on: each a folder with the arrays
+``maximum.npy``, ``mean.npy`` (f16[C,n]) and ``position.npy`` (u16 or u32[C,n]) of up to 65,536
+consecutive pictures, channel-major, so that one neuron is one contiguous read per shard, and
+``manifest.json``, which says how many of the pictures are durable. Blocks of pictures are written
+and synced before the manifest counts them, so a killed scan goes on where the manifests end, and a
+shard that is damaged is made again by itself.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +25,10 @@ import numpy as np
 from explorer.disk import private_folder, storing
 from explorer.lock import hold
 from explorer.records import BadInput, Layer, Scan, Unavailable
-from explorer.scan_files import Manifest, mapped, write_columns
+from explorer.scan_files import Manifest
+from explorer.shards import Shards
 
+SHARD_IMAGES = 65_536
 BLOCK_IMAGES = 4096
 BLOCK_BYTES = 64 * 2**20
 BLOCK_SECONDS = 10.0
@@ -32,36 +37,45 @@ LARGEST = float(np.finfo(np.float16).max)
 
 Batch = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Per layer: maximum f32[C,B], mean f32[C,B] and flat argmax i64[C,B] of B images."""
+Skipped = tuple[int, str, str]  # image id, relative path, reason
 
 
 class ScanArrays:
-    """The scans of one network over one image set, in ``folder``. Reading needs no lock."""
+    """The scans of one network over one image set, in ``folder``, whose name is their identity.
+    Reading needs no lock."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def read(self, layer: str) -> Scan | None:
-        """The scan of a layer as read-only memory maps, None unless it is complete and sound."""
-        folder = self._path(layer)
-        manifest = Manifest.read(folder)
-        if manifest is None or manifest.done < manifest.images:
+        """The scan of a layer, read where it lies; None unless it is complete and sound."""
+        parts = self._shards(layer)
+        if not parts or any(each.done < each.images for _, each in parts):
             return None
-        valid = np.ones(manifest.images, bool)
-        valid[[image for image, _, _ in manifest.skipped]] = False
+        skipped = [skip for _, each in parts for skip in each.skipped]
+        valid = np.ones(parts[0][1].total, bool)
+        valid[[image for image, _, _ in skipped]] = False
         valid.flags.writeable = False
         return Scan(
             layer=layer,
-            maximum=mapped(folder, "maximum"),
-            mean=mapped(folder, "mean"),
-            position=mapped(folder, "position"),
+            maximum=Shards("maximum", parts),
+            mean=Shards("mean", parts),
+            position=Shards("position", parts),
             valid=valid,
-            skipped=tuple((path, reason) for _, path, reason in manifest.skipped),
+            skipped=tuple((path, reason) for _, path, reason in skipped),
         )
 
     def progress(self, layer: str) -> float:
         """The share of images that is durable, 0 to 1."""
-        manifest = Manifest.read(self._path(layer))
-        return manifest.done / manifest.images if manifest else 0.0
+        first = Manifest.read(_shard(self._path(layer), 0), self.folder.name)
+        if first is None:
+            return 0.0
+        done = (
+            each.done
+            for number in range(first.shards)
+            if (each := Manifest.read(_shard(self._path(layer), number), self.folder.name))
+        )
+        return sum(done) / first.total
 
     def size(self) -> int:
         """Bytes on disk."""
@@ -74,6 +88,17 @@ class ScanArrays:
             self.folder, [(layer, self._path(layer.name)) for layer in layers], images
         )
 
+    def _shards(self, layer: str) -> list[tuple[Path, Manifest]]:
+        """Every shard of a layer with its manifest, in order; none where one is missing."""
+        found: list[tuple[Path, Manifest]] = []
+        while not found or len(found) < found[0][1].shards:
+            folder = _shard(self._path(layer), len(found))
+            manifest = Manifest.read(folder, self.folder.name)
+            if manifest is None:
+                return []
+            found.append((folder, manifest))
+        return found
+
     def _path(self, layer: str) -> Path:
         name = quote(layer, safe="")
         if not name or name.startswith(".") or len(name) > 200:
@@ -82,10 +107,11 @@ class ScanArrays:
 
 
 class ScanWriter:
-    """Writes batches of images, in order, from image ``start``, for the ``layers`` that are not
-    complete (names). A context manager: whatever happens, what was appended is kept; ``finish``
-    says that all is there. One writer at a time per folder (Unavailable otherwise). A full disk
-    raises Unavailable, at best before anything is computed; blocks written earlier stay valid.
+    """Writes batches of images, in the order of ``gaps``, for the ``layers`` that are not complete
+    (names). A context manager: whatever happens, what was appended is kept; ``finish`` says that
+    all is there. One writer at a time per folder (Unavailable otherwise). Blocks are written by a
+    thread of their own, one at a time. A full disk raises Unavailable, at best before anything is
+    computed, else from a later call; blocks written earlier stay valid.
     """
 
     def __init__(self, folder: Path, layers: Sequence[tuple[Layer, Path]], images: int) -> None:
@@ -94,58 +120,87 @@ class ScanWriter:
         self.images = images
         self._lock = _lock(private_folder(folder))
         try:
-            begun = [_begin(layer, path, images) for layer, path in layers]
+            parts = [_Part(folder.name, layer, path, images) for layer, path in layers]
+            self._parts = [part for part in parts if part.gaps()]
+            _check_space(folder, self._parts)
         except BaseException:
             self._lock.close()
             raise
-        self._parts = [part for part in begun if part.manifest.done < images]
-        self.layers = tuple(part.manifest.layer for part in self._parts)
-        self.start = min((part.manifest.done for part in self._parts), default=images)
-        self._written = self._appended = self.start
+        self.layers = tuple(part.layer.name for part in self._parts)
+        self.gaps = _joined([part.gaps() for part in self._parts])
+        """The images to append: (first, one past the last), ascending."""
+        self._left = list(self.gaps)
+        self._next = self._left[0][0] if self._left else images
         self._batches: list[Batch] = []
-        self._skipped: list[tuple[int, str, str]] = []
+        self._skipped: list[Skipped] = []
         self._bytes = 0
         self._since = time.monotonic()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="scan writer")
+        self._writing: Future[None] | None = None
 
-    def append(self, batch: Batch, invalid: Sequence[tuple[int, str, str]] = ()) -> None:
+    @property
+    def missing(self) -> int:
+        """How many images are still to be appended."""
+        return sum(end - max(start, self._next) for start, end in self._left)
+
+    def append(self, batch: Batch, invalid: Sequence[Skipped] = ()) -> None:
         """Add the next B images of every layer in ``layers``. ``invalid`` lists pictures that could
         not be read: (offset in the batch, relative path, reason); their columns are ignored."""
         sizes = {array.shape[1] for name in self.layers for array in batch[name]}
-        if len(sizes) != 1 or self._appended + max(sizes) > self.images:
+        if len(sizes) != 1 or not self._left or self._next + max(sizes) > self._left[0][1]:
             raise ValueError("A batch must hold the same images for every layer, and no more.")
-        count = sizes.pop()
-        self._skipped += [(self._appended + offset, path, why) for offset, path, why in invalid]
+        self._skipped += [(self._next + offset, path, why) for offset, path, why in invalid]
         self._batches.append({name: batch[name] for name in self.layers})
-        self._appended += count
+        self._next += sizes.pop()
         self._bytes += sum(array.nbytes for name in self.layers for array in batch[name])
         if (
-            self._appended - self._written >= BLOCK_IMAGES
+            self._next == self._left[0][1]
+            or sum(map(_width, self._batches)) >= BLOCK_IMAGES
             or self._bytes >= BLOCK_BYTES
             or time.monotonic() - self._since >= BLOCK_SECONDS
         ):
-            self.flush()
+            self._begin_block()
 
     def flush(self) -> None:
         """Make durable what was appended."""
-        if not self._batches:
-            return
-        batches, self._batches, self._bytes = self._batches, [], 0
-        self._since = time.monotonic()
-        for part in self._parts:
-            name = part.manifest.layer
-            block = [np.concatenate([batch[name][i] for batch in batches], 1) for i in range(3)]
-            part.write(block, self._written, self._skipped)
-        self._written = self._appended
+        self._begin_block()
+        self._await_block()
 
     def finish(self) -> None:
         """Write the rest and check that every image was appended."""
         self.flush()
-        if self.layers and self._written < self.images:
-            raise ValueError(f"{self._written} of {self.images} images were appended.")
+        if self._left:
+            raise ValueError(f"{self.images - self.missing} of {self.images} images were appended.")
 
     def close(self) -> None:
         """Let others write here; what was appended and not flushed is dropped."""
+        self._pool.shutdown(wait=True)
         self._lock.close()
+
+    def _begin_block(self) -> None:
+        """Hand what was appended to the writing thread, which takes one block at a time."""
+        if not self._batches:
+            return
+        self._await_block()
+        batches, self._batches, self._bytes = self._batches, [], 0
+        skipped, self._skipped = self._skipped, []
+        start = self._next - sum(map(_width, batches))
+        self._writing = self._pool.submit(self._write, batches, start, skipped)
+        self._since = time.monotonic()
+        if self._next == self._left[0][1]:
+            self._left.pop(0)
+            self._next = self._left[0][0] if self._left else self.images
+
+    def _await_block(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, batches: list[Batch], start: int, skipped: list[Skipped]) -> None:
+        for part in self._parts:
+            name = part.layer.name
+            block = [np.concatenate([batch[name][i] for batch in batches], 1) for i in range(3)]
+            part.write(block, start, skipped)
 
     def __enter__(self) -> ScanWriter:
         return self
@@ -164,53 +219,96 @@ class ScanWriter:
 
 
 class _Part:
-    """One layer's folder while it is written."""
+    """One layer's shards while they are written; each takes its space when it is begun."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder = folder
-        self.manifest = manifest
+    def __init__(self, scan: str, layer: Layer, folder: Path, images: int) -> None:
+        self.layer = layer
+        self.shards: list[tuple[Path, Manifest]] = []
+        for number, first in enumerate(range(0, images, SHARD_IMAGES)):
+            size = min(SHARD_IMAGES, images - first)
+            fresh = Manifest.of(scan, layer, first, size, images)
+            found = Manifest.read(_shard(folder, number), scan)
+            kept = found is not None and replace(found, done=0, skipped=()) == fresh
+            self.shards.append((_shard(folder, number), found if found and kept else fresh))
+        if all(manifest.done == 0 for _, manifest in self.shards):
+            with storing(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def write(
-        self, block: list[np.ndarray], start: int, skipped: Sequence[tuple[int, str, str]]
-    ) -> None:
+    def gaps(self) -> list[tuple[int, int]]:
+        """The images of each shard that are not durable."""
+        ranges = [(m.first + m.done, m.first + m.images) for _, m in self.shards]
+        return [(start, end) for start, end in ranges if start < end]
+
+    def needed(self) -> int:
+        """Bytes that shards not begun will take."""
+        return sum(m.nbytes for _, m in self.shards if not m.done)
+
+    def write(self, block: list[np.ndarray], start: int, skipped: Sequence[Skipped]) -> None:
         """Write (maximum, mean, position) of the images from ``start`` that are not durable yet."""
-        manifest = self.manifest
         end = start + block[0].shape[1]
-        if end <= manifest.done:
-            return
-        new = [array[:, manifest.done - start :].copy() for array in block]
-        invalid = [image - manifest.done for image, _, _ in skipped if manifest.done <= image < end]
-        for array, value in zip(new[:2], (-np.inf, 0), strict=True):
-            np.clip(array, -LARGEST, LARGEST, out=array)
-            array[:, invalid] = value
-        new[2][:, invalid] = 0
-        with storing(self.folder):
-            for (name, dtype), array in zip(manifest.dtypes().items(), new, strict=True):
-                write_columns(self.folder, name, array.astype(dtype), manifest.done)
-            listed = tuple(skip for skip in skipped if skip[0] >= manifest.done)
-            self.manifest = replace(manifest, done=end, skipped=manifest.skipped + listed)
-            self.manifest.write(self.folder)
+        for number, (folder, manifest) in enumerate(self.shards):
+            low, high = manifest.first + manifest.done, min(end, manifest.first + manifest.images)
+            if not start <= low < high:
+                continue
+            new = [array[:, low - start : high - start].copy() for array in block]
+            invalid = [skip for skip in skipped if low <= skip[0] < high]
+            _mask(new, [image - low for image, _, _ in invalid])
+            with storing(folder):
+                if not manifest.done:
+                    _begin(folder, manifest)
+                for name, array in zip(manifest.dtypes(), new, strict=True):
+                    manifest.write_columns(folder, name, array)
+                listed = manifest.skipped + tuple(invalid)
+                manifest = replace(manifest, done=high - manifest.first, skipped=listed)
+                manifest.write(folder)
+            self.shards[number] = folder, manifest
 
 
-def _begin(layer: Layer, folder: Path, images: int) -> _Part:
-    fresh = Manifest.of(layer, images)
-    found = Manifest.read(folder)
-    if found is not None and replace(found, done=0, skipped=()) == fresh:
-        return _Part(folder, found)
-    with storing(folder):
-        if folder.exists():
-            shutil.rmtree(folder)
+def _mask(block: list[np.ndarray], invalid: list[int]) -> None:
+    """Clip to what half precision holds; pictures that could not be read are never the highest."""
+    for array, value in zip(block[:2], (-np.inf, 0), strict=True):
+        np.clip(array, -LARGEST, LARGEST, out=array)
+        array[:, invalid] = value
+    block[2][:, invalid] = 0
+
+
+def _begin(folder: Path, manifest: Manifest) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    private_folder(folder.parent)
     private_folder(folder)
+    manifest.create(folder)
+
+
+def _joined(each: Sequence[list[tuple[int, int]]]) -> tuple[tuple[int, int], ...]:
+    """The union of several lists of ranges, as ascending ranges that do not touch."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(gap for gaps in each for gap in gaps):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return tuple(joined)
+
+
+def _check_space(folder: Path, parts: Sequence[_Part]) -> None:
     with storing(folder):
-        cells = layer.channels * images
-        needed = cells * sum(dtype.itemsize for dtype in fresh.dtypes().values())
-        if needed > shutil.disk_usage(folder).free:
-            raise Unavailable(
-                f"The scan of {layer.name} needs {needed / 1e6:,.1f} MB, more than is free on the "
-                f"disk of {folder}: free some space or set EXPLORER_CACHE_DIR to another disk."
-            )
-        fresh.create(folder)
-    return _Part(folder, fresh)
+        free = shutil.disk_usage(folder).free
+    needed = sum(part.needed() for part in parts)
+    if needed > free:
+        names = ", ".join(part.layer.name for part in parts[:3])
+        raise Unavailable(
+            f"The scan of {names} needs {needed / 1e6:,.1f} MB, more than is free on the "
+            f"disk of {folder}: free some space or set EXPLORER_CACHE_DIR to another disk."
+        )
+
+
+def _width(batch: Batch) -> int:
+    return len(next(iter(batch.values()))[0][0])
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"{number:05}"
 
 
 def _lock(folder: Path) -> TextIO:

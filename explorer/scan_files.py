@@ -1,11 +1,14 @@
-"""The files of one scanned layer: three arrays and the manifest that says what of them counts."""
+"""The files of one shard of a scanned layer: three arrays over a range of pictures, and the
+manifest that says what of them counts."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +18,97 @@ from explorer.records import Layer
 
 LOG = logging.getLogger(__name__)
 
-FORM = 1
+FORM = 2
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a layer's folder holds: ``done`` of ``images`` are durable; ``skipped`` lists the
-    pictures that could not be read as (image id, relative path, reason)."""
+    """What a shard's folder holds: ``done`` of the ``images`` pictures from ``first`` on are
+    durable, of ``total`` in all shards; ``skipped`` lists those that could not be read as (image
+    id, relative path, reason). ``scan`` names the network and pictures it belongs to."""
 
     form: int
+    scan: str
     layer: str
     channels: int
     height: int
     width: int
+    first: int
     images: int
+    total: int
     done: int
     skipped: tuple[tuple[int, str, str], ...]
 
     @classmethod
-    def of(cls, layer: Layer, images: int) -> Manifest:
-        """That of a scan not begun."""
-        return cls(FORM, layer.name, layer.channels, layer.height, layer.width, images, 0, ())
+    def of(cls, scan: str, layer: Layer, first: int, images: int, total: int) -> Manifest:
+        """That of a shard not begun."""
+        shape = (layer.channels, layer.height, layer.width)
+        return cls(FORM, scan, layer.name, *shape, first, images, total, 0, ())
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest | None:
-        """That of ``folder``, None if there is none that can be read and fits its files."""
+    def read(cls, folder: Path, scan: str) -> Manifest | None:
+        """That of ``folder``; None if there is none, if it is of another scan than ``scan``, or if
+        it cannot be read or does not fit its files."""
         try:
             fields = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             skipped = tuple((int(i), str(path), str(why)) for i, path, why in fields["skipped"])
             manifest = cls(**{**fields, "skipped": skipped})
-            fits = manifest.form == FORM and 0 <= manifest.done <= manifest.images
-            for name, dtype in manifest.dtypes().items():
-                array = mapped(folder, name)
-                fits &= (array.dtype, array.shape) == (dtype, (manifest.channels, manifest.images))
+            fault = manifest._fault(folder, scan)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            LOG.warning("The scan in %s is damaged and will be made again: %s.", folder, error)
+            fault = str(error)
+        if fault:
+            LOG.warning("A part of the scan, %s, will be made again: %s.", folder, fault)
             return None
-        return manifest if fits else None
+        return manifest
+
+    def _fault(self, folder: Path, scan: str) -> str:
+        """What is wrong with it, "" if nothing is."""
+        if self.form != FORM or not 0 <= self.done <= self.images:
+            return "it was written in another form"
+        if self.scan != scan:
+            return "it belongs to another network or to other pictures"
+        for name, dtype in self.dtypes().items():
+            path, head = folder / f"{name}.npy", header(self.shape, dtype)
+            with path.open("rb") as file:
+                if file.read(len(head)) != head:
+                    return f"{path.name} holds something else"
+            if path.stat().st_size != len(head) + self.cells * dtype.itemsize:
+                return f"{path.name} is not as long as it should be"
+        return ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of each array."""
+        return self.channels, self.images
+
+    @property
+    def cells(self) -> int:
+        """How many numbers each array holds."""
+        return self.channels * self.images
+
+    @property
+    def nbytes(self) -> int:
+        """What its arrays take on disk."""
+        return self.cells * sum(dtype.itemsize for dtype in self.dtypes().values())
+
+    @property
+    def shards(self) -> int:
+        """How many shards of this size hold all pictures."""
+        return -(-self.total // self.images) if self.first == 0 else 0
 
     def create(self, folder: Path) -> None:
-        """Make the files of a scan not begun, sparse, and the manifest last."""
+        """Make the files of a shard not begun, with all their space, and the manifest last."""
         for name, dtype in self.dtypes().items():
-            shape = (self.channels, self.images)
-            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+            head = header(self.shape, dtype)
+            size = len(head) + self.cells * dtype.itemsize
+            with (folder / f"{name}.npy").open("wb", buffering=0) as file:
+                file.write(head)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                file.truncate(size)
         self.write(folder)
 
     def write(self, folder: Path) -> None:
@@ -83,21 +131,31 @@ class Manifest:
         half = np.dtype(np.float16)
         return {"maximum": half, "mean": half, "position": np.dtype(position)}
 
+    def mapped(self, folder: Path, name: str) -> np.memmap[Any, Any]:
+        """A read-only memory map [C,n] of one array, whose file was found sound."""
+        dtype = self.dtypes()[name]
+        offset = len(header(self.shape, dtype))
+        return np.memmap(folder / f"{name}.npy", dtype, "r", offset, self.shape)
 
-def mapped(folder: Path, name: str) -> np.memmap[Any, Any]:
-    """A read-only memory map of one array; ValueError if its file is truncated or no .npy."""
-    return np.lib.format.open_memmap(folder / f"{name}.npy", "r")
+    def write_columns(self, folder: Path, name: str, columns: np.ndarray) -> None:
+        """Write [C,n] behind what is done, and sync. Not through a memory map: there a full disk
+        kills the process, here it raises."""
+        dtype = self.dtypes()[name]
+        offset, width = len(header(self.shape, dtype)), self.images
+        with (folder / f"{name}.npy").open("r+b", buffering=0) as file:
+            for row, values in enumerate(np.ascontiguousarray(columns, dtype)):
+                data = memoryview(values).cast("B")
+                place = offset + (row * width + self.done) * dtype.itemsize
+                while data:
+                    written = os.pwrite(file.fileno(), data, place)
+                    data, place = data[written:], place + written
+            os.fsync(file.fileno())
 
 
-def write_columns(folder: Path, name: str, columns: np.ndarray, start: int) -> None:
-    """Write [C,n] at image ``start``, and sync. Not through a memory map: there a full disk kills
-    the process, here it raises."""
-    whole = mapped(folder, name)
-    with (folder / f"{name}.npy").open("r+b", buffering=0) as file:
-        for row, values in enumerate(np.ascontiguousarray(columns)):
-            data = memoryview(values).cast("B")
-            place = whole.offset + (row * whole.shape[1] + start) * whole.itemsize
-            while data:
-                written = os.pwrite(file.fileno(), data, place)
-                data, place = data[written:], place + written
-        os.fsync(file.fileno())
+@lru_cache(maxsize=64)
+def header(shape: tuple[int, int], dtype: np.dtype[Any]) -> bytes:
+    """The bytes with which a .npy file of that array begins."""
+    beginning = io.BytesIO()
+    fields = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(beginning, fields)
+    return beginning.getvalue()

@@ -13,6 +13,7 @@ from explorer.answers.neuron import split
 from explorer.answers.room import Room, inner
 from explorer.answers.surgery import parts as divided_parts
 from explorer.compute.device_lab import DeviceLab
+from explorer.compute.projections import project
 from explorer.keys import Identity, Question, digest
 from explorer.lab import Report
 from explorer.methods.params import read_params
@@ -67,8 +68,8 @@ def virtual_signals(
     says, evenly spaced by rank, stand for all that fire."""
     whole = neuron_signal(lab, found.neuron, pool, report)
     if found.method == PROJECTED and not gated:
-        means = lab.activations(found.neuron.layer, np.arange(len(lab.images)), report)
-        return Signals(means @ found.centroid.T, whole.known)
+        means = lab.scan(found.neuron.layer, report).mean
+        return Signals(project(means, found.centroid, report).T, whole.known)
     value, known = whole.values[:, 0], whole.known.copy()
     needed = _needed(lab, found)
     if needed and among is not None:

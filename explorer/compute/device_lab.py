@@ -89,9 +89,9 @@ class DeviceLab:
         if not missing:
             return 0
         with self.clock.stage("scan"), self._arrays.writer(missing, len(self.images)) as writer:
-            start = writer.start
+            passed = writer.missing
             scan(self.model, self.images, writer, report)
-        return len(self.images) - start
+        return passed
 
     def scan(self, layer: str, report: Report) -> Scan:
         """The scan of a layer; made first if it is not stored."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -12,55 +12,108 @@ import torch.nn.functional as F
 
 from explorer.arrays import ScanWriter
 from explorer.compute.batching import in_batches
-from explorer.images.pictures import view
+from explorer.compute.decoding import Decoder, Unreadable, Views
 from explorer.lab import Report
 from explorer.networks.graph import Network
-from explorer.records import BadInput, ImageSet, Preprocess
+from explorer.records import ImageSet
 
 BATCH = 32
-AHEAD = 3  # batches being decoded while the device works
+CUDA_BATCH = 256
 
 Reduced = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-Unreadable = tuple[int, str, str]  # offset in the batch, relative path, reason
+"""Per layer: spatial maximum f32[C,B], mean f32[C,B] and flat position of the maximum i64[C,B]."""
+Piece = tuple[int, Reduced, tuple[Unreadable, ...]]
+"""The first picture of a batch, what was found, and which of its pictures could not be read."""
 
 
 def scan(network: Network, images: ImageSet, writer: ScanWriter, report: Report) -> None:
-    """Fill the writer from where it stands; pictures that cannot be read are recorded in it.
+    """Fill what the writer misses; pictures that cannot be read are recorded in it.
 
-    ``report`` is called between batches, with no device work open.
+    ``report`` is called between batches.
     """
-    total = len(images)
-    for start, views, unreadable in _decoded(images, network.info.preprocess, writer.start):
-        writer.append(reduce(network, views, writer.layers), unreadable)
-        done = start + len(views)
-        report(done / total, f"{done:,} of {total:,} pictures")
+    for start, end in writer.gaps:
+        fill(pieces(network, images, writer.layers, start, end), writer, report)
     writer.finish()
 
 
-def reduce(network: Network, views: np.ndarray, layers: Sequence[str]) -> Reduced:
-    """Views u8[B,S,S,3] to, per layer, spatial maximum f32[C,B], mean f32[C,B] and the flat
-    position of the maximum i64[C,B]."""
+def fill(found: Iterable[Piece], writer: ScanWriter, report: Report) -> None:
+    """Write pieces in the order of their pictures, reporting after each."""
+    for _, reduced, unreadable in found:
+        writer.append(reduced, unreadable)
+        done = writer.images - writer.missing
+        report(done / writer.images, f"{done:,} of {writer.images:,} pictures")
 
-    def forward(part: np.ndarray) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+
+def pieces(
+    network: Network, images: ImageSet, layers: Sequence[str], start: int, end: int
+) -> Iterator[Piece]:
+    """What layers find in pictures ``start`` to ``end``, batch by batch.
+
+    While the device works on a batch, the next ones are decoded; on a CUDA device nothing waits
+    for a batch before the next is under way.
+    """
+    cuda = network.device.type == "cuda"
+    threads = max(1, (os.cpu_count() or 2) - 1) if cuda else 1
+    size = CUDA_BATCH if cuda else BATCH
+    decoder = Decoder(images, network.info.preprocess, size, threads, pinned=cuda)
+    under_way: tuple[Views, Callable[[], Reduced]] | None = None
+    for views in decoder.batches(start, end):
+        now = views, launch(network, views.pixels, layers)
+        if not cuda:
+            yield _piece(*now)
+            continue
+        if under_way is not None:
+            yield _piece(*under_way)
+        under_way = now
+    if under_way is not None:
+        yield _piece(*under_way)
+
+
+def _piece(views: Views, collect: Callable[[], Reduced]) -> Piece:
+    return views.start, collect(), views.unreadable
+
+
+def launch(network: Network, views: np.ndarray, layers: Sequence[str]) -> Callable[[], Reduced]:
+    """Set the device to work on views u8[B,S,S,3]; calling what is returned waits for the end."""
+
+    def forward(part: np.ndarray) -> tuple[list[int], list[torch.Tensor]]:
         pooled = network.features(to_input(part, network), layers, _pooled)
-        return [pooled[layer] for layer in layers]
+        each = [pooled[layer] for layer in layers]
+        widths = [maximum.shape[1] for maximum, _, _ in each]
+        return widths, [torch.cat([one[what] for one in each], 1) for what in range(3)]
 
-    parts = list(in_batches(forward, views, BATCH))
-    return {
-        layer: tuple(  # type: ignore[misc]
-            torch.cat([part[at][what] for part in parts]).T.cpu().numpy() for what in range(3)
-        )
-        for at, layer in enumerate(layers)
-    }
+    parts = in_batches(forward, views, len(views))
+    widths = parts[0][0]
+    whole = [torch.cat([found[what] for _, found in parts]) for what in range(3)]
+    host = [each.to("cpu", non_blocking=True) for each in whole]
+    ended = torch.Event(network.device) if network.device.type == "cuda" else None
+    if ended is not None:
+        ended.record()
+
+    def collect() -> Reduced:
+        if ended is not None:
+            ended.synchronize()
+        split = [torch.split(each.T, widths) for each in host]
+        found = zip(*([one.numpy() for one in each] for each in split), strict=True)
+        return dict(zip(layers, found, strict=True))
+
+    return collect
 
 
 def to_input(views: np.ndarray, network: Network) -> torch.Tensor:
     """Views u8[B,S,S,3] as the network's normalised input f32[B,3,S,S], channels last."""
-    preprocess = network.info.preprocess
-    pixels = torch.from_numpy(np.ascontiguousarray(views)).to(network.device, non_blocking=True)
-    mean = torch.tensor(preprocess.mean, device=network.device)
-    std = torch.tensor(preprocess.std, device=network.device)
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    preprocess, device = network.info.preprocess, network.device
+    pixels = torch.from_numpy(np.ascontiguousarray(views)).to(device, non_blocking=True)
+    mean, std = _constants(preprocess.mean, preprocess.std, device)
+    return pixels.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+@cache
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """On the device, where making them anew for every batch would wait for it."""
+    return torch.tensor(mean, device=device), torch.tensor(std, device=device)
 
 
 def _pooled(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -68,29 +121,3 @@ def _pooled(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     maximum, position = F.adaptive_max_pool2d(values, 1, return_indices=True)
     mean = F.avg_pool2d(values, values.shape[2:])  # twice as fast as a mean over two axes
     return maximum.flatten(1).float(), mean.flatten(1).float(), position.flatten(1)
-
-
-def _decoded(
-    images: ImageSet, preprocess: Preprocess, start: int
-) -> Iterator[tuple[int, np.ndarray, list[Unreadable]]]:
-    """Batches of views in image order, decoded ahead in one thread."""
-
-    def decode(first: int) -> tuple[int, np.ndarray, list[Unreadable]]:
-        paths = images.paths[first : first + BATCH]
-        views = np.zeros((len(paths), preprocess.crop, preprocess.crop, 3), np.uint8)
-        unreadable: list[Unreadable] = []
-        for offset, path in enumerate(paths):
-            try:
-                views[offset] = view(images.root, path, preprocess)
-            except BadInput as error:
-                unreadable.append((offset, path, str(error)))
-        return first, views, unreadable
-
-    waiting: deque[Future[tuple[int, np.ndarray, list[Unreadable]]]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-        for first in range(start, len(images), BATCH):
-            waiting.append(pool.submit(decode, first))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

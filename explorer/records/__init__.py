@@ -26,6 +26,7 @@ from explorer.records.answers import (
     Search,
     Split,
     Status,
+    Stored,
 )
 from explorer.records.errors import (
     BadInput,
@@ -129,6 +130,7 @@ __all__ = [
     "SplitTest",
     "SplitTestRow",
     "Status",
+    "Stored",
     "SurgeryReport",
     "Sweep",
     "Unavailable",

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from explorer.records.subjects import Neuron
+
+
+class Stored(Protocol):
+    """An array that may lie on disk: indexed by channels, then by images; read in parts only."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -22,9 +33,9 @@ class Scan:
     """
 
     layer: str
-    maximum: np.ndarray
-    mean: np.ndarray
-    position: np.ndarray
+    maximum: Stored
+    mean: Stored
+    position: Stored
     valid: np.ndarray
     skipped: tuple[tuple[str, str], ...]
 
