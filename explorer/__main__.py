@@ -12,7 +12,7 @@ from typing import NoReturn
 from explorer.commands import COMMANDS
 from explorer.commands.command import show
 from explorer.exports import plain
-from explorer.records import ExplorerError
+from explorer.records import PRECISIONS, ExplorerError
 from explorer.session import Fault
 
 DONE, FAULT, BAD_INPUT = 0, 1, 2
@@ -73,6 +73,7 @@ def _choose_workspace(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weights", default="", help="default, an enum name, a file, edits:FILE")
     group.add_argument("--images", default="", help="a folder, imagenette or demo")
     group.add_argument("--embedder", default="", help="open_clip:..., conse or network:...")
+    group.add_argument("--precision", choices=PRECISIONS, help="of scans (default: float32)")
     group.add_argument("--inline", action="store_true", help="compute in this process")
 
 

@@ -14,6 +14,7 @@ from explorer.jobs import Jobs
 from explorer.keys import BATCH, Identity, Question, job_args, key
 from explorer.networks.identity import identity as network_identity
 from explorer.records import (
+    PRECISIONS,
     BadInput,
     ImageSet,
     Layer,
@@ -184,10 +185,12 @@ class Desk:
         return answer
 
     def _weights(self, workspace: Workspace) -> str:
-        """What identifies the workspace's network with its weights."""
+        """What identifies the workspace's network with its weights, as it is scanned."""
         network, weights = workspace.network, workspace.weights
         name = f"network {network} {weights}"
-        return self._look(name, lambda: network_identity(network, weights))
+        found = self._look(name, lambda: network_identity(network, weights))
+        exact = workspace.precision == PRECISIONS[0]
+        return found if exact else f"{found}, {workspace.precision}"
 
     def _look(self, name: str, look: Callable[[], str]) -> str:
         """What a look at files says, believed for a while; nothing found is looked for again."""

@@ -152,6 +152,11 @@ class Manifest:
             os.fsync(file.fileno())
 
 
+def shard_folder(layer: Path, number: int) -> Path:
+    """Where a shard of a layer lies."""
+    return layer / f"{number:05}"
+
+
 @lru_cache(maxsize=64)
 def header(shape: tuple[int, int], dtype: np.dtype[Any]) -> bytes:
     """The bytes with which a .npy file of that array begins."""

@@ -78,7 +78,7 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, str]:
     base = settings.workspace(args.workspace) if args.workspace else settings.workspaces[0]
     given = {
         name: getattr(args, name)
-        for name in ("network", "weights", "images", "embedder")
+        for name in ("network", "weights", "images", "embedder", "precision")
         if getattr(args, name)
     }
     if not given:

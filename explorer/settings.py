@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from explorer.records import BadInput, Workspace
+from explorer.records import PRECISIONS, BadInput, Workspace
 
 HOME = Path(__file__).resolve().parent.parent
 """The project's folder: where ``cache/`` and ``explorer.toml`` are looked for."""
@@ -133,6 +133,8 @@ def _workspace(path: Path, table: Any) -> Workspace:
     missing = {"name", "network", "images"} - set(texts)
     if missing or not all(isinstance(value, str) for value in texts.values()):
         raise BadInput(f"{path}: every [[workspace]] needs the texts name, network and images.")
+    if texts.get("precision", PRECISIONS[0]) not in PRECISIONS:
+        raise BadInput(f"{path}: 'precision' is one of {', '.join(PRECISIONS)}.")
     if not re.fullmatch(r"[\w.-]{1,60}", texts["name"]):
         raise BadInput(f"{path}: '{texts['name'][:60]}' is no name: use letters, digits, . _ -")
     return Workspace(**texts, layers=tuple(layers))

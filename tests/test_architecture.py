@@ -29,6 +29,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "explorer.logs",
         "explorer.arrays",
         "explorer.scan_files",
+        "explorer.scan_writer",
+        "explorer.shards",
         "explorer.jobs",
         "explorer.job_table",
     ),

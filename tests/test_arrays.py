@@ -8,7 +8,7 @@ import stat
 import numpy as np
 import pytest
 
-from explorer import arrays, scan_files
+from explorer import scan_files, scan_writer
 from explorer.arrays import ScanArrays
 from explorer.records import BadInput, Layer, Unavailable
 
@@ -68,13 +68,13 @@ def contents(folder):
 @pytest.fixture
 def often(monkeypatch):
     """Blocks of two batches."""
-    monkeypatch.setattr(arrays, "BLOCK_IMAGES", 2 * BATCH)
+    monkeypatch.setattr(scan_writer, "BLOCK_IMAGES", 2 * BATCH)
 
 
 @pytest.fixture
 def sharded(monkeypatch, often):
     """Shards of 24 pictures: two whole ones, and one of two pictures."""
-    monkeypatch.setattr(arrays, "SHARD_IMAGES", 24)
+    monkeypatch.setattr(scan_writer, "SHARD_IMAGES", 24)
 
 
 def test_a_scan_is_read_as_it_was_written(tmp_path) -> None:
@@ -141,7 +141,7 @@ def test_an_exception_keeps_what_was_appended(tmp_path) -> None:
 
 
 def test_blocks_are_written_in_time(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(arrays, "BLOCK_SECONDS", 0.0)
+    monkeypatch.setattr(scan_writer, "BLOCK_SECONDS", 0.0)
     scan(tmp_path, stop=2)
     assert stored(tmp_path).progress("blocks.5.3.bn2") == 2 * BATCH / IMAGES
 
@@ -284,7 +284,7 @@ def test_batches_must_agree(tmp_path) -> None:
 def test_shards_hold_what_one_file_would(tmp_path, sharded, monkeypatch) -> None:
     scan(tmp_path / "shards")
     assert len(list((tmp_path / "shards").rglob("manifest.json"))) == 3 * len(LAYERS)
-    monkeypatch.setattr(arrays, "SHARD_IMAGES", IMAGES)
+    monkeypatch.setattr(scan_writer, "SHARD_IMAGES", IMAGES)
     scan(tmp_path / "one")
     for one in LAYERS:
         parts, whole = (stored(tmp_path / name).read(one.name) for name in ("shards", "one"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 from tiny import LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures
 
 from explorer.arrays import ScanArrays
+from explorer.compute import decoding
 from explorer.compute.scan import scan, to_input
 from explorer.images.pictures import view
 from explorer.images.sets import open_set
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
-from explorer.records import ImageSet, OutOfMemory, Scan
+from explorer.records import ImageSet, OutOfMemory, Preprocess, Scan
 
 LAYERS = (LOWER, LAYER)
 
@@ -97,6 +99,39 @@ def test_little_memory_makes_smaller_batches_and_the_same_scan(
     for name in LAYERS:
         assert np.allclose(whole[name].maximum[:], parts[name].maximum[:], rtol=2e-3, atol=1e-4)
         assert np.array_equal(whole[name].valid, parts[name].valid)
+
+
+def test_bf16_finds_nearly_the_same(images: ImageSet, network: Network, tmp_path: Path) -> None:
+    rounded = Network.build(load(NETWORK, WEIGHTS), precision="bf16")
+    exact, found = (
+        scanned(each, images, tmp_path / name)[LAYER]
+        for name, each in (("exact", network), ("rounded", rounded))
+    )
+    both = [np.asarray(each.maximum[:], np.float32)[:, exact.valid] for each in (exact, found)]
+    assert 0 < np.abs(both[0] - both[1]).max() < 0.05 * both[0].max()
+    assert np.corrcoef(both[0].ravel(), both[1].ravel())[0, 1] > 0.999
+
+
+def test_a_picture_that_takes_too_long_is_set_aside(
+    network: Network, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = scanned(network, images, tmp_path / "whole")[LAYER]
+    slow, let_go = images.paths[20], threading.Event()
+
+    def hanging(root: str, path: str, preprocess: Preprocess) -> np.ndarray:
+        if path == slow:
+            let_go.wait(60)
+        return view(root, path, preprocess)
+
+    monkeypatch.setattr(decoding, "view", hanging)
+    monkeypatch.setattr(decoding, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(decoding, "GLANCE_SECONDS", 0.05)
+    found = scanned(network, images, tmp_path / "slow")[LAYER]
+    let_go.set()
+    assert {path for path, _ in found.skipped} == {slow, "disc/07.png"}
+    assert "was not decoded in" in dict(found.skipped)[slow]
+    others = found.valid
+    assert np.allclose(found.maximum[:][:, others], whole.maximum[:][:, others], 2e-3, 1e-4)
 
 
 def test_no_memory_at_all_is_one_sentence(

@@ -263,7 +263,7 @@ class Answers:
     def __call__(self, kind, args, report):
         layer = Layer("layer", 5, 7, 7, True, None, (), "")
         with ScanArrays(self.cache / "scans" / "digest").writer([layer], args["images"]) as writer:
-            for first in range(writer.start, args["images"], BATCH):
+            for first in range(writer.gaps[0][0], args["images"], BATCH):
                 while first >= 3 * BATCH and not (self.cache / "go").exists():
                     time.sleep(0.01)
                     report(first / args["images"], "waits")

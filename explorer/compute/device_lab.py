@@ -79,6 +79,11 @@ class DeviceLab:
         """The network itself, loaded on first use."""
         return self._shelf.network(self.workspace.network, self.workspace.weights)
 
+    def _scanned(self) -> Network:
+        """The network in the precision of scans."""
+        workspace = self.workspace
+        return self._shelf.network(workspace.network, workspace.weights, workspace.precision)
+
     @property
     def network(self) -> NetworkInfo:
         return self.model.info
@@ -90,7 +95,7 @@ class DeviceLab:
             return 0
         with self.clock.stage("scan"), self._arrays.writer(missing, len(self.images)) as writer:
             passed = writer.missing
-            scan(self.model, self.images, writer, report)
+            scan(self._scanned(), self.images, writer, report)
         return passed
 
     def scan(self, layer: str, report: Report) -> Scan:

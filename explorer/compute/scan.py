@@ -10,12 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from explorer.arrays import ScanWriter
 from explorer.compute.batching import in_batches
 from explorer.compute.decoding import Decoder, Unreadable, Views
 from explorer.lab import Report
 from explorer.networks.graph import Network
 from explorer.records import ImageSet
+from explorer.scan_writer import ScanWriter
 
 BATCH = 32
 CUDA_BATCH = 256

@@ -11,7 +11,7 @@ from explorer.compute.embedding import Embedder, open_embedder
 from explorer.networks.graph import Network
 from explorer.networks.original import Original
 from explorer.networks.zoo import load
-from explorer.records import Layer
+from explorer.records import PRECISIONS, Layer
 
 KEPT = 4
 
@@ -23,13 +23,13 @@ class Shelf:
         self.device = choose_device(device)
         self._kept: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 
-    def network(self, network: str, weights: str) -> Network:
-        """The traced network, loaded if it is not on the shelf."""
+    def network(self, network: str, weights: str, precision: str = PRECISIONS[0]) -> Network:
+        """The traced network, loaded if it is not on the shelf, in one of PRECISIONS."""
 
         def make() -> Network:
-            return Network.build(load(network, weights), self.device)
+            return Network.build(load(network, weights), self.device, precision)
 
-        found: Network = self._keep(("network", network, weights), make)
+        found: Network = self._keep(("network", network, weights, precision), make)
         return found
 
     def original(self, network: str, weights: str, layers: tuple[Layer, ...]) -> Original:

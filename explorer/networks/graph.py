@@ -13,12 +13,14 @@ from explorer.networks.hooked import Hooked
 from explorer.networks.slices import Slice
 from explorer.networks.traced import Reduce, Traced
 from explorer.networks.zoo import Loaded
-from explorer.records import BadInput, NetworkInfo
+from explorer.records import PRECISIONS, BadInput, NetworkInfo
 
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
 """How far, relative to the largest logit, the canonical form may be from the network itself."""
+
+DTYPES = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16), strict=True))
 
 UNTRACED = (
     "This network cannot be traced, so whole forward passes are used: it is slower, and "
@@ -33,16 +35,26 @@ class Network:
     are those of ``info.layers``; any other module path that denotes one of them is accepted.
     """
 
-    def __init__(self, info: NetworkInfo, core: Traced | Hooked, device: torch.device) -> None:
+    def __init__(
+        self,
+        info: NetworkInfo,
+        core: Traced | Hooked,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.info = info
         self.device = device
+        self.dtype = dtype
         self.traced = isinstance(core, Traced)
         self._core = core
         self._aliases = core.aliases()
 
     @classmethod
-    def build(cls, loaded: Loaded, device: torch.device | str = "cpu") -> Network:
-        """Trace a network, or fall back on hooks where that fails, and move it to a device."""
+    def build(
+        cls, loaded: Loaded, device: torch.device | str = "cpu", precision: str = PRECISIONS[0]
+    ) -> Network:
+        """Trace a network, or fall back on hooks where that fails, and move it to a device, to
+        run there in one of PRECISIONS."""
         device = torch.device(device)
         model = loaded.model.eval().requires_grad_(False)
         parameters = sum(p.numel() for p in model.parameters())
@@ -50,7 +62,8 @@ class Network:
         x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         core = _core(model, x)
         notices = (loaded.notice, "" if isinstance(core, Traced) else UNTRACED)
-        core.network.to(device).to(memory_format=torch.channels_last)
+        dtype = DTYPES[precision]
+        core.network.to(device, dtype).to(memory_format=torch.channels_last)
         info = NetworkInfo(
             source=loaded.source,
             weights=loaded.weights,
@@ -62,7 +75,7 @@ class Network:
             classes=loaded.classes,
             notice=" ".join(notice for notice in notices if notice),
         )
-        return cls(info, core, device)
+        return cls(info, core, device, dtype)
 
     def resolve(self, layer: str) -> str:
         """The name of the layer that a module path denotes; BadInput when there is none."""
@@ -113,7 +126,7 @@ class Network:
         return self._core.inputs(self._ready(x), part)
 
     def _ready(self, x: Tensor) -> Tensor:
-        return x.to(self.device, memory_format=torch.channels_last)
+        return x.to(self.device, self.dtype, memory_format=torch.channels_last)
 
 
 def _core(model: nn.Module, x: Tensor) -> Traced | Hooked:

@@ -20,13 +20,10 @@ from explorer.records.answers import (
     ReferenceQuery,
     References,
     Rows,
-    Scan,
-    ScanReport,
     Score,
     Search,
     Split,
     Status,
-    Stored,
 )
 from explorer.records.errors import (
     BadInput,
@@ -49,6 +46,7 @@ from explorer.records.meaning import (
     SplitTest,
     SplitTestRow,
 )
+from explorer.records.scans import Scan, ScanReport, Stored
 from explorer.records.studies import (
     Evaluation,
     EvaluationRow,
@@ -56,6 +54,7 @@ from explorer.records.studies import (
     Sweep,
 )
 from explorer.records.subjects import (
+    PRECISIONS,
     ImageSet,
     Layer,
     NetworkInfo,
@@ -78,6 +77,7 @@ SCHEMA = 1
 """Version of the stored form of these records. It is part of every key: raise it on any change."""
 
 __all__ = [
+    "PRECISIONS",
     "SCHEMA",
     "Ablation",
     "Alignment",

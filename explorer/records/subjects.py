@@ -8,12 +8,16 @@ import numpy as np
 
 from explorer.records.errors import BadInput
 
+PRECISIONS = ("float32", "bf16")
+"""In what numbers a network may run when pictures are scanned."""
+
 
 @dataclass(frozen=True)
 class Workspace:
     """A network, its weights, a set of images and an embedder, under one name.
 
-    ``layers`` lists the layers scanned ahead; empty means the explorer's own choice.
+    ``layers`` lists the layers scanned ahead; empty means the explorer's own choice. ``precision``
+    is that of scans, one of PRECISIONS; everything else is computed in float32.
     """
 
     name: str
@@ -22,6 +26,7 @@ class Workspace:
     images: str
     embedder: str
     layers: tuple[str, ...] = ()
+    precision: str = PRECISIONS[0]
 
 
 @dataclass(frozen=True)
