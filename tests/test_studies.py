@@ -126,7 +126,7 @@ def test_dead_neurons_and_neurons_without_groups_are_counted(
 
     def references(scan: Any, images: Any, neuron: Neuron, *rest: Any) -> Any:
         if neuron.channel == 20:
-            scan = replace(scan, maximum=np.zeros_like(scan.maximum))
+            scan = replace(scan, maximum=np.zeros(scan.maximum.shape, np.float16))
         return real(scan, images, neuron, *rest)
 
     monkeypatch.setattr(browse, "references", references)
