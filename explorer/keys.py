@@ -37,7 +37,7 @@ VERSIONS: dict[str, int] = {
     "explanations": 1,
     "ranges": 1,
     "shares": 1,
-    "ablation": 1,
+    "ablation": 2,
     "split_test": 2,
     "maker": 1,
     "class_relevance": 1,

@@ -11,7 +11,7 @@ from explorer.compute.ablation import without
 from explorer.keys import Identity, Question
 from explorer.lab import Report
 from explorer.records import Ablation, BadInput, Explanation
-from explorer.scores.ablation import ablation, linear_part, scaled
+from explorer.scores.ablation import ablation, linear_part, optimised, scaled
 from explorer.scores.simulation import pearson
 
 
@@ -27,10 +27,20 @@ def kept_effect(room: Room, question: Question, identity: Identity, report: Repo
     amount, direction = linear_part(before, after)
     said = _said(room, question, identity, found, both, report)
     held, rest = slice(0, len(parts.validation)), slice(len(parts.validation), None)
-    factor, offset = scaled(said[held], amount[held], pearson(said[held], amount[held]))
     mean = float(amount[held].mean())
-    score = ablation(before[rest], direction, amount[rest], factor * said[rest] + offset, mean)
-    return Ablation(neuron, score, found.test, len(parts.test))
+
+    def kept(said: np.ndarray, factor: float, offset: float) -> float:
+        value = factor * said[rest] + offset
+        return ablation(before[rest], direction, amount[rest], value, mean)
+
+    none = np.zeros(len(said))
+    report(0.95, "Choosing the scale of the prediction")
+    optim, constant = (
+        kept(each, *optimised(before[held], direction, amount[held], each[held]))
+        for each in (said, none)
+    )
+    norm = kept(said, *scaled(said[held], amount[held], pearson(said[held], amount[held])))
+    return Ablation(neuron, norm, optim, constant, found.test, len(parts.test))
 
 
 def _said(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from explorer.records import (
+    Ablation,
     Explanation,
     LayerExplanations,
     RangeAnalysis,
@@ -45,6 +46,16 @@ def neuron_of(found: Explanation) -> dict[str, Any]:
         "embedder": found.embedder,
         "simulator": found.simulator,
         "notice": found.notice,
+    }
+
+
+def ablation_of(found: Ablation) -> dict[str, Any]:
+    """How much of the neuron's effect one explanation keeps."""
+    return {
+        "ablation": found.norm,
+        "ablation_optim": found.optim,
+        "ablation_constant": found.constant,
+        "ablation_n": found.n,
     }
 
 

@@ -64,7 +64,7 @@ def _neuron(args: argparse.Namespace) -> Found:
     if not args.ablation:
         return explained.neuron_of(found)
     kept = session.wait(lambda: ask.ablation(question, session.asker))
-    return explained.neuron_of(found) | {"ablation": kept.score}
+    return explained.neuron_of(found) | explained.ablation_of(kept)
 
 
 def _operation(args: argparse.Namespace, neuron: Neuron, session: Session) -> Operation:

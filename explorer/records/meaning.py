@@ -148,11 +148,15 @@ class RangeShares:
 @dataclass(frozen=True)
 class Ablation:
     """How much of a neuron's effect on the network's answers its explanation keeps when that
-    takes its place, on ``n`` test pictures: ``score`` 1 is all, 0 no more than the neuron's mean
-    does. ``test`` is the explanation's correlation. ``notice`` is "" or a sentence to show."""
+    takes its place, on ``n`` test pictures: 1 is all, 0 no more than the neuron's mean does.
+    ``norm`` and ``optim`` differ in how the prediction is scaled; ``constant`` is what a constant
+    chosen as in ``optim`` keeps, its null. ``test`` is the explanation's correlation.
+    ``notice`` is "" or a sentence to show."""
 
     neuron: Neuron
-    score: float
+    norm: float
+    optim: float
+    constant: float
     test: Simulation
     n: int
     notice: str = ""
