@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from explorer import embedders, operations, questions
-from explorer.concepts import labels, lists
+from explorer.concepts import hierarchy, labels, lists
 from explorer.desk import Asker, Desk, OpenedLayer
 from explorer.explaining import (
     DRAWN,
@@ -238,7 +238,7 @@ class Explanations:
             raise BadInput(f"Explain with {LABELS} or a {LIST}, not '{concepts.mode[:40]}'.")
         args: dict[str, Any] = {
             "mode": concepts.mode,
-            "source": self._source(opened),
+            "source": self._source(opened) if concepts.mode == LABELS else "",
             "unreadable": np.flatnonzero(~np.asarray(opened.scan.valid)).tolist(),
             "embedder": "",
         }
@@ -260,7 +260,10 @@ class Explanations:
         return args | {"embedder": info.used, "weights": weights, "list": name}, info.notice
 
     def _source(self, opened: OpenedLayer) -> str:
-        """Where larger kinds of the labels come from, found once for each set of pictures."""
+        """Where larger kinds of the labels come from: a file beside the pictures, looked at anew,
+        or what is found once for each set of pictures."""
+        if given := hierarchy.source(opened.images):
+            return given
         name = opened.images.digest
         if name not in self._sources:
             data = self._desk.settings.data_dir

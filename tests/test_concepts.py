@@ -112,6 +112,63 @@ def test_larger_kinds_come_from_folders_without_wordnet(tmp_path: Path) -> None:
     assert found.member[:, 3].tolist() == [True] * 4 + [False] * 2
 
 
+def beside(folder: Path, text: str) -> ImageSet:
+    """Pictures of a dog, a cat, a bat and a car, with a hierarchy beside them."""
+    (folder / "hierarchy.csv").write_text(text)
+    images = image_set([f"{kind}/{n}.jpg" for kind in ("n1", "cat", "bat", "car") for n in "ab"])
+    names = ("bat", "car", "cat", "dog")  # the folder n1 holds the dogs
+    return replace(images, root=str(folder), label_names=names)
+
+
+def test_larger_kinds_come_from_a_file_beside_the_pictures(tmp_path: Path) -> None:
+    images = beside(
+        tmp_path,
+        "name,parent\nn1,pet\ncat,pet\npet,mammal\nbat,mammal\nbat,flyer\nbat,night\n"
+        "cat,night\nmammal,thing\ncar,thing\nflyer,one of a kind\nnight,same as night\n",
+    )
+    source = source_of(images, tmp_path)
+    assert source.startswith("hierarchy:")
+    found = label_concepts(images, tmp_path, source)
+    kinds = dict(zip(found.names[4:], found.member[:, 4:].T.tolist(), strict=True))
+    of = {name: [each in classes for each in images.labels.tolist()] for name, classes in
+          {"pet": {2, 3}, "mammal": {0, 2, 3}, "night": {0, 2}}.items()}  # fmt: skip
+    assert kinds == of, "not those of one class, of all, or of the same classes as a nearer one"
+    (tmp_path / "hierarchy.csv").write_text("name,parent\ncat,pet\n")
+    with pytest.raises(BadInput, match="has changed since"):
+        label_concepts(images, tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name\ncat\n", "lacks the column 'parent'"),
+        ("", "lacks the column"),
+        ("name,parent\ncat,\n", "Line 2 of .* needs a name and a parent"),
+        ("name,parent\ncta,pet\n", "names 'cta', .* did you mean cat"),
+        ("name,parent\nwhale,pet\n", "names 'whale', .* remove its line"),
+        ("name,parent\ncat,cat\n", "circle: 'cat' has 'cat'"),
+        ("name,parent\ncat,pet\npet,thing\nthing,pet\n", "circle: 'pet' has 'thing' has 'pet'"),
+        ("name,parent\ncat,<b>pet</b>\n", "markup"),
+        ("name,parent\ncat,p\x07et\n", "control characters"),
+        ("name,parent\n" + "cat,pet\n" * 100_000, "more than 100,000 lines"),
+        ("name,parent\n" + "cat,a long word for a pet\n" * 100_000, "too large"),
+    ],
+)
+def test_hierarchies_that_cannot_be_used_are_one_sentence(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    images = beside(tmp_path, text)
+    with pytest.raises(BadInput, match=sentence):
+        label_concepts(images, tmp_path, source_of(images, tmp_path))
+
+
+def test_a_hierarchy_may_be_a_long_chain(tmp_path: Path) -> None:
+    rows = "".join(f"k{n},k{n + 1}\n" for n in range(50_000))
+    images = beside(tmp_path, f"name,parent\ncat,k0\nbat,k0\n{rows}")
+    found = label_concepts(images, tmp_path, source_of(images, tmp_path))
+    assert found.names[4:] == ("k0",)
+
+
 def test_pictures_without_labels_have_no_concepts(tmp_path: Path) -> None:
     images = replace(image_set(["a.jpg", "b.jpg"]), labels=np.full(2, -1, np.int32))
     with pytest.raises(BadInput, match="no labels to explain with"):

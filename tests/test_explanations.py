@@ -374,6 +374,21 @@ def test_a_constant_signal_is_one_sentence(backend: Backend) -> None:
         explain(backend, neuron=Neuron("tiny", LAYER, int(dead[0])))
 
 
+def test_a_hierarchy_needs_no_new_scan(backend: Backend, pictures: Path) -> None:
+    before = wait(lambda: backend.images("tiny", ASKER))
+    (pictures / "hierarchy.csv").write_text("name,parent\nsquare,angular\nstripes,angular\n")
+    try:
+        ask = backend.explanations
+        made = wait(lambda: ask.concepts("tiny", LAYER, ON_LABELS, ASKER))
+        assert made.names == ("disc", "square", "stripes", "angular")
+        assert wait(lambda: backend.images("tiny", ASKER)).digest == before.digest
+        (pictures / "hierarchy.csv").write_text("name,parent\nsphere,angular\n")
+        with pytest.raises(BadInput, match="'sphere', which is no label"):
+            wait(lambda: ask.concepts("tiny", LAYER, ON_LABELS, ASKER))
+    finally:
+        (pictures / "hierarchy.csv").unlink()
+
+
 def test_words_are_read_by_the_offline_embedder(
     tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from explorer.answers.room import Room
-from explorer.concepts.labels import Labels, label_concepts
+from explorer.concepts.labels import Labels, label_concepts, labelled
 from explorer.concepts.partition import Partition, partition
 from explorer.concepts.responses import Curve, calibrate, default_curve, speaking
 from explorer.embedders import identity as identity_of_embedder
@@ -118,20 +118,18 @@ def curve_of(
     any."""
 
     def make() -> Curve:
-        try:
-            labels = _labels(room, question, identity, args["source"])
-        except BadInput:
+        images = room.lab(question, identity).images
+        if not labelled(images):
             return default_curve(spec)
+        labels = _labels(room, question, identity, "")
         parts = parts_of(room, question, identity, args, report)
-        known = room.lab(question, identity).images.labels >= 0
+        known = images.labels >= 0
         train = parts.train[known[parts.train]]
-        used = np.flatnonzero(labels.classes == 1)
-        texts = _texts(room, spec, [labels.names[at] for at in used])
+        texts = _texts(room, spec, labels.names)
         pictures = embedded(room, question, identity, args, spec, report)
-        truth = labels.member[np.ix_(train, used)]
-        return calibrate(pictures[train] @ texts.T, truth)
+        return calibrate(pictures[train] @ texts.T, labels.member[train])
 
-    name = ("curve", identity, spec, args["source"], tuple(args["unreadable"]))
+    name = ("curve", identity, spec, tuple(args["unreadable"]))
     return room.remembered(name, make)
 
 

@@ -81,7 +81,7 @@ def layer_of(found: LayerExplanations) -> dict[str, Any]:
         "concepts": made.mode,
         "considered": len(made.names),
         "given": made.given,
-        "larger_kinds": made.source,
+        "larger_kinds": made.source.partition(":")[0],
         "scale": made.scale,
         "offset": made.offset,
         "fitted": made.fitted,

@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from explorer.concepts import wordnet
+from explorer.concepts import hierarchy, wordnet
 from explorer.records import BadInput, ImageSet
 
 
 @dataclass(frozen=True)
 class Labels:
     """``names`` of M concepts, ``member`` bool[N,M] whether a picture is one, ``classes`` i64[M]
-    how many classes each covers, ``source`` of the larger kinds (wordnet, folders or none)."""
+    how many classes each covers, ``source`` of the larger kinds (see ``source_of``)."""
 
     names: tuple[str, ...]
     member: np.ndarray
@@ -24,28 +24,40 @@ class Labels:
 
 
 def source_of(images: ImageSet, data: Path) -> str:
-    """Where the larger kinds of this set come from: wordnet, folders or none."""
+    """Where the larger kinds of this set come from: "hierarchy:" and a digest where a file beside
+    the pictures says, else "wordnet", "folders" or "" (nowhere)."""
+    if given := hierarchy.source(images):
+        return given
     if _wnids(images) and wordnet.find(data):
         return "wordnet"
     return "folders" if any(len(PurePosixPath(path).parents) > 2 for path in images.paths) else ""
+
+
+def labelled(images: ImageSet) -> bool:
+    """Whether the pictures have labels to explain with."""
+    return len(images.label_names) > 1 and int((images.labels >= 0).sum()) > 1
 
 
 def label_concepts(images: ImageSet, data: Path, source: str) -> Labels:
     """Classes, then larger kinds that cover more than one class but not all; of kinds that cover
     the same classes only the nearest stays. Raises BadInput where no picture has a label."""
     classes = len(images.label_names)
-    if classes < 2 or (images.labels >= 0).sum() < 2:
+    if not labelled(images):
         raise BadInput(
             "The pictures have no labels to explain with: put them in folders by class, or "
             "explain with a list of concepts."
         )
-    larger = _from_wordnet(images, data) if source == "wordnet" else {}
-    if source == "folders":
+    larger: Mapping[str, Sequence[int]] = {}
+    if source == "wordnet":
+        larger = _from_wordnet(images, data)
+    elif source == "folders":
         larger = _from_folders(images)
+    elif source:
+        larger = hierarchy.kinds(images, source)
     groups = _distinct(larger, classes)
     member = np.zeros((len(images), classes + len(groups)), bool)
-    labelled = np.flatnonzero(images.labels >= 0)
-    member[labelled, images.labels[labelled]] = True
+    own = np.flatnonzero(images.labels >= 0)
+    member[own, images.labels[own]] = True
     for at, (_, covered) in enumerate(groups, classes):
         member[:, at] = np.isin(images.labels, covered)
     names = _unique([*images.label_names, *(name for name, _ in groups)])

@@ -29,9 +29,9 @@ def read(text: str) -> tuple[str, ...]:
         raise BadInput(f"The list has {text.count(chr(10)):,} lines: give {MOST:,} at most.")
     found: dict[str, str] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        words = _words(line, number)
-        if words:
-            found.setdefault(words.casefold(), words)
+        term = words(line, f"Line {number} of the list")
+        if term:
+            found.setdefault(term.casefold(), term)
     if not found:
         raise BadInput("The list holds no concept: write one on each line.")
     if len(found) > MOST:
@@ -54,15 +54,16 @@ def digest(concepts: tuple[str, ...]) -> str:
     return blake2b("\n".join(concepts).encode(), digest_size=16).hexdigest()
 
 
-def _words(line: str, number: int) -> str:
+def words(line: str, where: str) -> str:
+    """A line of plain words, with single spaces; BadInput, naming ``where``, for any other."""
     line = line.strip()
     if any(unicodedata.category(letter)[0] == "C" and letter != "\t" for letter in line):
-        raise BadInput(f"Line {number} of the list holds control characters: remove them.")
-    words = " ".join(line.split())
-    if any(mark in words for mark in "<>{}"):
-        raise BadInput(f"Line {number} of the list holds markup (< > {{ }}): give plain words.")
-    if len(words) > LONGEST:
-        raise BadInput(f"Line {number} of the list is longer than {LONGEST} letters: shorten it.")
-    if words and not any(letter.isalnum() for letter in words):
-        raise BadInput(f"Line {number} of the list holds no word: remove it.")
-    return words
+        raise BadInput(f"{where} holds control characters: remove them.")
+    found = " ".join(line.split())
+    if any(mark in found for mark in "<>{}"):
+        raise BadInput(f"{where} holds markup (< > {{ }}): give plain words.")
+    if len(found) > LONGEST:
+        raise BadInput(f"{where} is longer than {LONGEST} letters: shorten it.")
+    if found and not any(letter.isalnum() for letter in found):
+        raise BadInput(f"{where} holds no word: remove it.")
+    return found
