@@ -2,8 +2,9 @@
 
 Sidecars are optional. ``classes.csv``, at any depth, names the folders beside it (columns
 ``wnid`` or ``folder``, and ``name``). ``pictures.csv``, in the root alone, lists the pictures
-that count (column ``path``; optional ``label``, ``source`` and ``caption``). ``CREDITS.txt``, in
-the root, is shown wherever the pictures are.
+that count (column ``path``; optional ``label``, ``source`` and ``caption``). ``concepts.csv``, in
+the root, says what is where in them (see ``concept_boxes``). ``CREDITS.txt``, in the root, is shown
+wherever the pictures are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from explorer.records import BadInput
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-SIDECARS = frozenset({"classes.csv", "pictures.csv", "CREDITS.txt"})
+SIDECARS = frozenset({"classes.csv", "pictures.csv", "concepts.csv", "CREDITS.txt"})
 SIDECAR_BYTES = 200_000_000
 """No sidecar is larger: one that is was not meant as such."""
 
@@ -112,7 +113,7 @@ def listing(root: Path) -> dict[str, Row]:
         return {}
     return {
         row["path"]: Row(row.get("label") or "", row.get("source") or "", row.get("caption") or "")
-        for row in _rows(path, ("path",))
+        for row in table(path, ("path",))
     }
 
 
@@ -123,7 +124,7 @@ def folder_names(root: Path, sidecars: Sequence[File]) -> dict[str, str]:
         path = PurePosixPath(file.path)
         if path.name != "classes.csv":
             continue
-        for row in _rows(root / file.path, ("name",)):
+        for row in table(root / file.path, ("name",)):
             folder = row.get("wnid") or row.get("folder")
             if not folder:
                 raise BadInput(
@@ -153,7 +154,8 @@ def credits(root: Path) -> str:
     return _text(path).strip() if path.is_file() else ""
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file that has at least these columns; BadInput where it has not."""
     reader = csv.DictReader(_text(path).splitlines(), restval="")
     try:
         rows = list(reader)

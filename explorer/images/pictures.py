@@ -74,17 +74,30 @@ def fit(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     followed: the long side is cut to whole pixels, an odd margin goes by round-half-even, and a
     picture smaller than the crop is centred on black.
     """
-    width, height = image.size
-    short, long = sorted(image.size)
-    long = int(preprocess.resize * long / short)
-    if long * preprocess.resize > MAX_PIXELS:
+    size = _resized(image.size, preprocess)
+    if size[0] * size[1] > MAX_PIXELS:
+        width, height = image.size
         raise BadInput(f"A picture of {width} x {height} pixels is too long and thin: crop it.")
-    size = (preprocess.resize, long) if width <= height else (long, preprocess.resize)
     if size != image.size:
         image = image.resize(size, _interpolation(preprocess.interpolation))
     crop = preprocess.crop
     left, top = (_margin(side, crop) for side in image.size)
     return np.array(image.crop((left, top, left + crop, top + crop)))
+
+
+def placed(boxes: np.ndarray, size: tuple[int, int], preprocess: Preprocess) -> np.ndarray:
+    """f64[n,4]: boxes (left, top, right, bottom) of a picture of ``size`` as they lie in what
+    ``fit`` makes of it; they may reach outside."""
+    seen = _resized(size, preprocess)
+    margins = [_margin(side, preprocess.crop) for side in seen]
+    scale = np.array(seen) / np.array(size)
+    return np.asarray(boxes * np.tile(scale, 2) - np.tile(margins, 2))
+
+
+def _resized(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    short, long = sorted(size)
+    long = int(preprocess.resize * long / short)
+    return (preprocess.resize, long) if size[0] <= size[1] else (long, preprocess.resize)
 
 
 def _interpolation(name: str) -> Image.Resampling:
