@@ -13,12 +13,18 @@ from pathlib import Path
 from explorer.records import BadInput, Unavailable
 
 LIBRARIES = ("timm", "torchvision")
+TOY = "toy"
+TOY_FORM = 1
+"""Version of the toy network: raise it when the same weights would compute something else."""
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def library(network: str) -> tuple[str, str]:
-    """Split ``timm:NAME`` or ``torchvision:NAME``; raise BadInput for anything else."""
+    """Split ``timm:NAME``, ``torchvision:NAME`` or ``toy:SIZE``; raise BadInput for anything
+    else."""
     source, _, name = network.partition(":")
+    if source == TOY and re.fullmatch(r"\d{1,4}", name, re.ASCII):
+        return source, name
     if source not in LIBRARIES or not re.fullmatch(r"[A-Za-z][\w.-]{0,99}", name, re.ASCII):
         raise BadInput(
             f"'{network[:80]}' is not a network: write timm:NAME or torchvision:NAME, "
@@ -105,7 +111,8 @@ def identity(network: str, weights: str) -> str:
     Unavailable as ``library``, ``checkpoint`` and ``edits_file`` do.
     """
     source, _ = library(network)
-    made_by = f"{source}=={importlib.metadata.version(source)}"
+    version = TOY_FORM if source == TOY else importlib.metadata.version(source)
+    made_by = f"{source}=={version}"
     if is_random(weights):
         kept = f"random:{seed(weights)}, torch=={importlib.metadata.version('torch')}"
     elif is_edits(weights):

@@ -20,7 +20,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import nn
 from torchvision.models import get_model_weights
 
-from explorer.networks import edit_list, identity, surgery
+from explorer.networks import edit_list, identity, surgery, toy
 from explorer.networks.hub import fetching
 from explorer.networks.weights import digest, fill, head, read, renamed
 from explorer.records import BadInput, Preprocess
@@ -48,7 +48,7 @@ class Loaded:
 
 
 def load(network: str, weights: str = "default") -> Loaded:
-    """Load ``timm:NAME`` or ``torchvision:NAME``.
+    """Load ``timm:NAME``, ``torchvision:NAME`` or ``toy:SIZE``.
 
     ``weights`` is ``default`` (the library's download), a torchvision enum name, a path of a
     checkpoint, ``package:NAME``, ``random`` or ``random:SEED``, or ``edits:FILE``. Raises
@@ -60,6 +60,8 @@ def load(network: str, weights: str = "default") -> Loaded:
         warnings.simplefilter("ignore")  # the libraries' advice to programmers
         if library == "timm":
             model, preprocess = _timm(name, weights)
+        elif library == identity.TOY:
+            model, preprocess = _toy(int(name), weights), toy.PREPROCESS
         else:
             model, preprocess = _torchvision(name, weights)
     model = model.float().eval()
@@ -153,6 +155,19 @@ def _torchvision(name: str, asked: str) -> tuple[nn.Module, Preprocess]:
         std=tuple(view.std),
     )
     return model, preprocess
+
+
+def _toy(size: int, asked: str) -> nn.Module:
+    if not _own(asked):
+        raise BadInput(
+            f"toy:{size} has no weights '{asked[:80]}': make some by the command toy and give "
+            "their path, or random."
+        )
+
+    def make(trained: Any, classes: int | None) -> nn.Module:
+        return toy.Toy(size, classes or toy.CONCEPTS)
+
+    return _filled(f"toy:{size}", asked, make)
 
 
 def _own(asked: str) -> bool:
