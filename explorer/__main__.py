@@ -69,7 +69,7 @@ def _complain(sentence: object, code: int) -> int:
 def _choose_workspace(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workspace")
     group.add_argument("--workspace", default="", help="one of explorer.toml (default: the first)")
-    group.add_argument("--network", default="", help="timm:NAME or torchvision:NAME")
+    group.add_argument("--network", default="", help="timm:NAME, torchvision:NAME or toy:SIZE")
     group.add_argument("--weights", default="", help="default, an enum name, a file, edits:FILE")
     group.add_argument("--images", default="", help="a folder, imagenette or demo")
     group.add_argument("--embedder", default="", help="open_clip:..., conse or network:...")

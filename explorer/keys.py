@@ -46,6 +46,7 @@ VERSIONS: dict[str, int] = {
     "surgery": 1,
     "edited": 1,
     "parts": 1,
+    "truth": 1,
 }
 """Every kind of question; raise a number when the answers of that kind change."""
 
@@ -62,7 +63,7 @@ BATCH = frozenset(
             "ablation",
             "split_test",
         ),
-        *("candidates", "surgery"),
+        *("candidates", "surgery", "truth"),
     }
 )
 """Kinds that run behind interactive questions and outlive the tab that asked."""

@@ -11,6 +11,7 @@ from explorer.browse import SINGULAR, check_channel, check_query
 from explorer.keys import Identity, Question
 from explorer.methods import variants
 from explorer.methods.clustered import LARGEST_K
+from explorer.methods.method import Method
 from explorer.methods.params import read_params
 from explorer.methods.registry import method_named
 from explorer.records import BadInput, Layer, Neuron, ReferenceQuery, Unavailable, Workspace
@@ -18,6 +19,11 @@ from explorer.records import BadInput, Layer, Neuron, ReferenceQuery, Unavailabl
 LONGEST_TEXT = 200
 MOST_VIRTUAL = 1000
 MOST_RANKED = 1000
+TRUTH_METHODS = (
+    *("pure", "pure:attribution=lrp", "activations", "embedding", "concept_vectors", "random"),
+)
+LEAST_SHARE = 1 / LARGEST_K
+"""A neuron has at most as many concepts as it can be divided into."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,19 @@ class Study:
     neurons: int = 100
     ks: tuple[int, ...] = (2, 3, 4, 5)
     judges: tuple[str, ...] = ()
+    references: ReferenceQuery = ReferenceQuery()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TruthStudy:
+    """Methods judged by what is known to be in the pictures, on a seeded sample of a layer's
+    living ``neurons``. A concept is one of a neuron's from ``share`` of its references on."""
+
+    layer: str
+    methods: tuple[str, ...] = TRUTH_METHODS
+    neurons: int = 100
+    share: float = 0.2
     references: ReferenceQuery = ReferenceQuery()
     seed: int = 0
 
@@ -166,6 +185,30 @@ def evaluation(workspace: Workspace, study: Study) -> Question:
     return Question("evaluation", workspace, study.layer, args, title)
 
 
+def truth(workspace: Workspace, study: TruthStudy) -> Question:
+    """Methods judged by truth, each at the true number of concepts and at its own choice."""
+    check_query(study.references)
+    if study.neurons < 1 or study.seed < 0:
+        raise BadInput("Judge methods on one neuron or more, with a seed from 0 on.")
+    if not LEAST_SHARE <= study.share <= 0.5:
+        raise BadInput(
+            f"A concept counts from a share of {LEAST_SHARE:g} to 0.5 of the references on, not "
+            f"{study.share:g}."
+        )
+    methods = dict(_judged(workspace, study, each) for each in study.methods)
+    if not methods:
+        raise BadInput("Name at least one method to judge.")
+    args = {
+        "methods": [{"name": name} | asked for name, asked in methods.items()],
+        "neurons": study.neurons,
+        "share": study.share,
+        "references": asdict(study.references),
+        "seed": study.seed,
+    }
+    title = f"Judging {len(methods)} methods by truth on neurons of {study.layer}"
+    return Question("truth", workspace, study.layer, args, title)
+
+
 def search(workspace: Workspace, layer: str, text: str, embedder: str, weights: str) -> Question:
     """Rank a layer by words; ``embedder`` and ``weights`` as in ``alignment``."""
     words = " ".join(text.split())
@@ -219,9 +262,7 @@ def _studied(
 ) -> tuple[str, list[dict[str, Any]]]:
     """A method's canonical text, and the arguments of its split for each k; of its only split where
     it finds k itself."""
-    method, params = variants.parse(text)
-    if "k" in params:
-        raise BadInput(f"Every k asked for is compared: leave k out of '{text[:60]}'.")
+    method, params = _without_k(text)
     each_k = [{"k": k} for k in ks] if variants.takes_k(method) else [{}]
     neuron = Neuron(workspace.name, study.layer, 0)
     splits = [
@@ -229,3 +270,22 @@ def _studied(
         for k in each_k
     ]
     return variants.text(method.name, params), splits
+
+
+def _judged(workspace: Workspace, study: TruthStudy, text: str) -> tuple[str, dict[str, Any]]:
+    """A method's canonical text, and the arguments of its split at no particular k: whether it
+    ``takes_k``, and whether it ``chooses`` one where none is asked for."""
+    method, params = _without_k(text)
+    takes = variants.takes_k(method)
+    neuron = Neuron(workspace.name, study.layer, 0)
+    question = SplitQuestion(neuron, method.name, params, study.references)
+    chooses = not takes or method.Params().k == 0
+    args = {"split": _split_args(question), "takes_k": takes, "chooses": chooses}
+    return variants.text(method.name, params), args
+
+
+def _without_k(text: str) -> tuple[Method, dict[str, Any]]:
+    method, params = variants.parse(text)
+    if "k" in params:
+        raise BadInput(f"Every k asked for is compared: leave k out of '{text[:60]}'.")
+    return method, params

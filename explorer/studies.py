@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from explorer import embedders, questions
 from explorer.desk import Asker, Desk
+from explorer.images import concept_boxes
 from explorer.keys import Identity, Question
-from explorer.questions import SplitQuestion, Study
+from explorer.questions import SplitQuestion, Study, TruthStudy
 from explorer.records import (
+    BadInput,
     Distances,
     EmbedderInfo,
     Evaluation,
     Ranking,
     Status,
     Sweep,
+    Truth,
     Workspace,
 )
 
@@ -77,6 +81,22 @@ class Studies:
                 return info
             study = replace(study, judges=(info.used,))
         return questions.evaluation(opened.workspace, study), opened.identity
+
+    def truth(self, ws: str, study: TruthStudy, asker: Asker) -> Truth | Status:
+        """Methods judged by what is known to be in the pictures."""
+        opened = self._desk.open(ws, asker)
+        if isinstance(opened, Status):
+            return opened
+        layer = opened.network.layer(study.layer)
+        if layer.height * layer.width < 2:
+            raise BadInput(
+                f"{layer.name} has no map, so what drives its neurons is not known: choose a layer "
+                "with a map."
+            )
+        concept_boxes.read(Path(opened.images.root))
+        return self._desk.ask(
+            questions.truth(opened.workspace, study), opened.identity, asker, Truth
+        )
 
     def ranking(
         self, question: SplitQuestion, virtual: int, count: int, asker: Asker

@@ -21,6 +21,7 @@ from explorer.answers import (
     ranges,
     split_test,
     surgery,
+    truth,
     workspace,
 )
 from explorer.answers.room import Room
@@ -43,6 +44,7 @@ KINDS: dict[str, Answer] = {
     **split_test.KINDS,
     **surgery.KINDS,
     **candidates.KINDS,
+    **truth.KINDS,
 }
 
 

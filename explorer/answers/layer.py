@@ -44,8 +44,8 @@ def sweep(room: Room, question: Question, identity: Identity, report: Report) ->
     room.lab(question, identity).scan(question.subject, report)
     for at, channel in enumerate(channels.tolist()):
         try:
-            now = _part(report, at, len(channels), f"neuron {channel}")
-            split = _split(room, question, identity, channel, args, now)
+            now = part(report, at, len(channels), f"neuron {channel}")
+            split = split_of(room, question, identity, channel, args, now)
         except DeadNeuron:
             k[at] = -1
         except NoCluster:
@@ -75,10 +75,10 @@ def evaluation(
     lab = room.lab(question, identity)
     before = Counter(lab.clock.seconds)
     lab.scan(question.subject, report)
-    channels, notice = _sample(room, question, identity, report)
+    channels, notice = sample(room, question, identity, report)
     comparison = Comparison(room, question, identity, len(channels))
     for at, channel in enumerate(channels.tolist()):
-        now = _part(report, at, len(channels), f"neuron {channel}")
+        now = part(report, at, len(channels), f"neuron {channel}")
         comparison.measure(at, channel, now)
     with lab.clock.stage("scoring"):
         found = comparison.summary(channels, notice)
@@ -114,7 +114,7 @@ class Comparison:
                 try:
                     with self._lab.clock.stage("clustering"):
                         about = self._room, self._question, self._identity
-                        split = _split(*about, channel, args, report)
+                        split = split_of(*about, channel, args, report)
                 except (DeadNeuron, NoCluster):
                     continue
                 except (BadInput, Unavailable) as error:
@@ -190,7 +190,7 @@ class Comparison:
         return EmbedderInfo(judge, judge, embedder.title, "", embedder.texts_too)
 
 
-def _sample(
+def sample(
     room: Room, question: Question, identity: Identity, report: Report
 ) -> tuple[np.ndarray, str]:
     """The channels i32[M] of a random sample of living neurons, ascending, and a sentence where
@@ -210,7 +210,7 @@ def _sample(
     return np.sort(drawn).astype(np.int32), few if alive.size < wanted else ""
 
 
-def _split(
+def split_of(
     room: Room,
     question: Question,
     identity: Identity,
@@ -224,7 +224,7 @@ def _split(
     return room.kept(about, identity, Split, lambda: neuron.split(room, about, identity, report))
 
 
-def _part(report: Report, at: int, count: int, what: str) -> Report:
+def part(report: Report, at: int, count: int, what: str) -> Report:
     """Report on one of ``count`` equal parts; begins by saying so, which lets others go first."""
 
     def within(fraction: float, message: str) -> None:

@@ -48,10 +48,13 @@ from explorer.records.meaning import (
 )
 from explorer.records.scans import Scan, ScanReport, Stored
 from explorer.records.studies import (
+    Confusion,
     Evaluation,
     EvaluationRow,
     PairedDifference,
     Sweep,
+    Truth,
+    TruthRow,
 )
 from explorer.records.subjects import (
     PRECISIONS,
@@ -87,6 +90,7 @@ __all__ = [
     "Candidates",
     "ClassRelevance",
     "ConceptSet",
+    "Confusion",
     "Crops",
     "DeadNeuron",
     "Directions",
@@ -133,6 +137,8 @@ __all__ = [
     "Stored",
     "SurgeryReport",
     "Sweep",
+    "Truth",
+    "TruthRow",
     "Unavailable",
     "Workspace",
 ]

@@ -100,3 +100,51 @@ class Evaluation:
     missing: tuple[tuple[str, str], ...]
     notice: str
     seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TruthRow:
+    """A method judged by what is known to be in the pictures: mean adjusted Rand index of its
+    division with the truth over ``n`` polysemantic neurons, with its standard error. ``k`` is
+    "known" (as many virtual neurons as concepts) or "auto" (the method chooses)."""
+
+    method: str
+    k: str
+    ari: float
+    ari_se: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many virtual neurons a method chose, by how many concepts the neuron has: ``concepts``
+    i64[R] ascending, ``counts`` i64[R,L], column c for c + 1 virtual neurons. Where the method
+    found nothing to divide, the neuron is not counted."""
+
+    method: str
+    concepts: np.ndarray
+    counts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Methods judged by truth on M neurons of a layer. ``names`` of T concepts; ``drives``
+    f32[M,T]: the share of each neuron's references of which the concept is what drives it;
+    ``concepts`` i32[M]: how many of them reach ``share``. ``rows`` with ``ari`` f32[R,M] (NaN where
+    the neuron has fewer than two, or could not be divided) and ``chosen`` i32[R,M] virtual neurons
+    made (0: none). ``missing`` names methods that could not be used, with the reason."""
+
+    layer: str
+    channels: np.ndarray
+    names: tuple[str, ...]
+    drives: np.ndarray
+    concepts: np.ndarray
+    share: float
+    references: ReferenceQuery
+    rows: tuple[TruthRow, ...]
+    ari: np.ndarray
+    chosen: np.ndarray
+    confusions: tuple[Confusion, ...]
+    missing: tuple[tuple[str, str], ...]
+    notice: str
+    seconds: float
