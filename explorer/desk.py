@@ -28,7 +28,7 @@ from explorer.settings import Settings
 from explorer.store import Store
 
 RECHECK_SECONDS = 20.0
-"""How long a look at a picture folder or a checkpoint is believed."""
+"""How long a look at a picture folder, a checkpoint or a finished scan is believed."""
 
 MOST_OPENED = 16
 
@@ -72,6 +72,7 @@ class Desk:
         self.store = Store(settings.cache_dir, settings.cache_gb, settings.read_only)
         self.queue = queue or Jobs(settings.cache_dir)
         self._looks: dict[str, tuple[float, str]] = {}
+        self._scans: dict[tuple[str, str], tuple[float, Scan]] = {}
         self._opened: dict[str, NetworkInfo | ImageSet] = {}
 
     def ask(
@@ -150,7 +151,7 @@ class Desk:
         if isinstance(opened, Status):
             return opened
         found = opened.network.layer(layer)
-        scan = self.arrays(opened.identity).read(found.name)
+        scan = self._scan(opened.identity, found.name)
         if scan is None:
             question = questions.scan(opened.workspace, [found.name])
             return self.submit(question, opened.identity, asker)
@@ -169,6 +170,21 @@ class Desk:
     def arrays(self, identity: Identity) -> ScanArrays:
         """The scans of a network over pictures."""
         return ScanArrays(self.settings.cache_dir / "scans" / identity.scans)
+
+    def _scan(self, identity: Identity, layer: str) -> Scan | None:
+        """The finished scan of a layer, whose files are looked at once in a while: a page asks for
+        it a dozen times. What is missing is looked for again."""
+        name, now = (identity.scans, layer), time.monotonic()
+        if name in self._scans and now - self._scans[name][0] < RECHECK_SECONDS:
+            return self._scans[name][1]
+        found = self.arrays(identity).read(layer)
+        if found is None:
+            self._scans.pop(name, None)
+            return None
+        while len(self._scans) >= MOST_OPENED:
+            self._scans.pop(next(iter(self._scans)), None)
+        self._scans[name] = (now, found)
+        return found
 
     def _open(self, question: Question, content: str, asker: Asker, kind: type[W]) -> W | Status:
         """What every question about a workspace needs; decoded once, as it never changes."""

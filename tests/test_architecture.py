@@ -22,6 +22,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "reading": ("explorer.lab", "explorer.browse", "explorer.keys"),
     "store": (
         "explorer.settings",
+        "explorer.recent",
         "explorer.store",
         "explorer.codec",
         "explorer.disk",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from explorer.compute import projections
-from explorer.compute.recent import Recent
 from explorer.lab import Report
+from explorer.recent import Recent
 
 
 def silent(fraction: float, message: str) -> None:

@@ -17,7 +17,6 @@ from explorer.compute.batching import in_batches
 from explorer.compute.clock import Clock
 from explorer.compute.crops import boxes_and_heat
 from explorer.compute.embedding import resolve
-from explorer.compute.recent import Recent
 from explorer.compute.scan import scan, to_input
 from explorer.compute.shelf import Shelf
 from explorer.embedders import identity as identity_of_embedder
@@ -26,6 +25,7 @@ from explorer.keys import Identity, Question, digest, key
 from explorer.lab import Report
 from explorer.networks.graph import Network
 from explorer.networks.slices import Slice
+from explorer.recent import Recent
 from explorer.records import (
     Crops,
     Directions,

@@ -25,8 +25,9 @@ def backend() -> Backend:
 
 def asker() -> Asker:
     """This browser session, and what it looks at now."""
-    owner = st.session_state.setdefault("owner", secrets.token_hex(8))
-    return Asker(owner, st.session_state.get("scope", ""))
+    if "owner" not in st.session_state:
+        st.session_state["owner"] = secrets.token_hex(8)
+    return Asker(st.session_state["owner"], st.session_state.get("scope", ""))
 
 
 def look_at(*parts: object) -> None:
