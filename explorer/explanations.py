@@ -184,8 +184,8 @@ class Explanations:
         pictures: int = DRAWN,
     ) -> SplitTest | Status:
         """Whole neurons against the sums of their virtual neurons, with as many terms. Each of
-        ``methods`` maps to its parameters; ``pictures`` are drawn for methods that need the
-        network to assign one."""
+        ``methods`` maps to its parameters; fit and test see ``pictures`` drawn by lot, the same
+        for every neuron and method."""
         if not 2 <= length <= 30 or not 50 <= pictures <= 100_000:
             raise BadInput("The split test takes 2 to 30 terms and 50 to 100,000 pictures.")
         splits = [

@@ -38,7 +38,7 @@ VERSIONS: dict[str, int] = {
     "ranges": 1,
     "shares": 1,
     "ablation": 2,
-    "split_test": 2,
+    "split_test": 3,
     "maker": 1,
     "class_relevance": 1,
     "candidates": 1,

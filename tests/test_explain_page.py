@@ -83,6 +83,7 @@ def test_ranges_and_parts_are_worked_out_when_asked_for() -> None:
     assert "Share of the effect" in words(app)
     assert components(app, "table")
     assert "chance" in words(app)
+    assert "What counts is the sum" in words(app)
 
 
 @pytest.mark.usefixtures("serve")

@@ -63,16 +63,16 @@ def virtual_signals(
     """One signal for each virtual neuron: the neuron's value on pictures assigned to it, else 0,
     so that they add up to the neuron; or, unless ``gated``, for concept vectors the projection of
     the layer's means. Pictures on which the neuron does not fire belong to none; on those that
-    the method gives to none the signals are not known. Where assigning needs the network, they
-    are known on the pictures ``among`` bool[N] alone; where that is None, as many as ASSIGNED
-    says, evenly spaced by rank, stand for all that fire."""
+    the method gives to none the signals are not known. They are known on the pictures ``among``
+    bool[N] alone; where that is None and assigning needs the network, as many as ASSIGNED says,
+    evenly spaced by rank, stand for all that fire."""
     whole = neuron_signal(lab, found.neuron, pool, report)
     if found.method == PROJECTED and not gated:
         means = lab.scan(found.neuron.layer, report).mean
         return Signals(project(means, found.centroid, report).T, whole.known)
     value, known = whole.values[:, 0], whole.known.copy()
     needed = _needed(lab, found)
-    if needed and among is not None:
+    if among is not None:
         known &= among
     firing = np.flatnonzero(known & (value > 0))
     firing = firing[np.argsort(-value[firing], kind="stable")]

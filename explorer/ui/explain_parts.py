@@ -22,6 +22,9 @@ from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.subject import Subject
 from explorer.ui.waiting import waiting
 
+PROJECTED = "concept_vectors"
+"""The method whose virtual neurons are directions, which do not add up to the neuron."""
+
 
 def virtual_neurons(
     about: Subject, question: ExplainQuestion, split: SplitQuestion, whole: Explanation
@@ -39,6 +42,7 @@ def virtual_neurons(
     grid = st.grid(min(answer.k + 1, 3), min_column_width=280)
     with grid.cell(), st.container(border=True):
         _part("Whole neuron", None, whole)
+    parts = []
     for virtual in range(answer.k):
         with grid.cell(), st.container(border=True), section():
             asked = replace(question, split=split, virtual=virtual)
@@ -48,6 +52,9 @@ def virtual_neurons(
                 return
             _part(f"Virtual neuron {letter(virtual)}", virtual, found)
             _examples(about, answer, virtual)
+            parts.append(found)
+    if len(parts) == answer.k and split.method != PROJECTED:
+        _together(whole, parts)
 
 
 def divided(ws: str, listed: Sequence[Operation], names: Sequence[str]) -> None:
@@ -72,6 +79,27 @@ def divided(ws: str, listed: Sequence[Operation], names: Sequence[str]) -> None:
     st.caption(
         "Signal: what the channel and each part give, the mean over places of the positive part."
     )
+
+
+def _together(whole: Explanation, parts: Sequence[Explanation]) -> None:
+    """Whether the parts explain more than the whole, which their own scores do not say."""
+    same = np.isin(whole.index, parts[0].index)
+    actual = sum(part.actual for part in parts)
+    summed = _correlation(sum(part.predicted for part in parts), actual)
+    alone = _correlation(whole.predicted[same], whole.actual[same])
+    count = sum(len(part.terms) for part in parts)
+    st.caption(
+        "A virtual neuron is 0 wherever another one owns the picture, and so easier to predict by "
+        f"itself. What counts is the sum: test correlation **{summed:.3f}** with {count} terms, "
+        f"against **{alone:.3f}** of the whole neuron's {len(whole.terms)} on the same "
+        f"{len(parts[0].index):,} pictures."
+    )
+
+
+def _correlation(predicted: np.ndarray, actual: np.ndarray) -> float:
+    """Pearson's; 0 where one of them is constant."""
+    varied = np.ptp(predicted) > 0 and np.ptp(actual) > 0
+    return float(np.corrcoef(predicted, actual)[0, 1]) if varied else 0.0
 
 
 def _wanted(label: str) -> bool:
