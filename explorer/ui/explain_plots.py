@@ -47,7 +47,7 @@ def bars(found: Explanation, colour: str = TONES[0], most: float | None = None) 
         font={"family": "Inter, sans-serif", "size": 12},
     )
     figure.update_xaxes(
-        fixedrange=True, range=[low - room if low < 0 else 0, most + room], zeroline=True
+        fixedrange=True, range=[low - 1.5 * room if low < 0 else 0, most + room], zeroline=True
     )
     figure.update_yaxes(fixedrange=True, automargin=True, type="category")
     return figure
