@@ -20,7 +20,7 @@ VERSIONS: dict[str, int] = {
     "crops": 1,
     "relevance": 1,
     "split": 1,
-    "projection": 1,
+    "projection": 2,
     "assignment": 1,
     "embedder": 1,
     "embedding": 1,

@@ -29,7 +29,7 @@ LOG = logging.getLogger("explorer.worker")
 
 NICE = 5
 IDLE_SECONDS = 0.05
-MOMENT_SECONDS = 3.0
+MOMENT_SECONDS = 0.5
 REPORT_SECONDS = 0.25
 PULSE_SECONDS = 1.0
 CHECK_SECONDS = 10.0
@@ -44,7 +44,7 @@ Answer = Callable[[str, dict[str, Any], Report], Any]
 class Worker:
     """Answers jobs one at a time, in the thread that calls it. While a batch job runs, its reports
     serve waiting interactive jobs, so that pages need not wait for a scan or sweep to end.
-    ``when_idle`` is done once, aside, as soon as nothing has been asked for a moment."""
+    ``when_idle`` is done once, as soon as nothing has been asked for a moment."""
 
     def __init__(
         self,
@@ -86,8 +86,9 @@ class Worker:
                     worked = time.monotonic()
                     continue
                 if self._when_idle and time.monotonic() - worked > MOMENT_SECONDS:
-                    threading.Thread(target=self._when_idle, daemon=True).start()
+                    warm = self._when_idle
                     self._when_idle = None
+                    _try(warm)
                 if time.monotonic() - checked > CHECK_SECONDS:
                     checked = time.monotonic()
                     self._jobs.requeue_stale()
@@ -137,6 +138,14 @@ class Worker:
             self._jobs.release(self.name)
         else:
             self._jobs.stopped(job.key)
+
+
+def _try(warm: Callable[[], None]) -> None:
+    """What fails here will fail again when it is asked for, and say so to somebody."""
+    try:
+        warm()
+    except Exception:
+        LOG.debug("What could be made ready could not", exc_info=True)
 
 
 class Pulse:

@@ -47,6 +47,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "explorer.compute.clustering",
         "explorer.compute.choosing",
         "explorer.compute.lloyd",
+        "explorer.compute.plane",
         "explorer.compute.gram",
     ),
     "compute": ("explorer.compute",),
@@ -122,7 +123,7 @@ EXCUSED = {
 }
 WORKER_ONLY = (
     *("torch", "torchvision", "timm", "zennit", "open_clip"),
-    *("sklearn", "scipy", "umap", "matplotlib", "onnxruntime"),
+    *("sklearn", "scipy", "matplotlib", "onnxruntime"),
 )
 """What the web process must never load: memory, start and every rerun would suffer."""
 

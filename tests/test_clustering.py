@@ -19,12 +19,10 @@ from explorer.compute.clustering import (
     kmeans,
     nearest,
     normalise,
-    plane_umap,
-    principal_plane,
     rotate,
     silhouette,
 )
-from explorer.records import BadInput, Unavailable
+from explorer.records import BadInput
 
 
 def profiles(groups: int, seed: int, features: int = 400, strength: float = 3.0):
@@ -237,37 +235,10 @@ def test_new_rows_go_to_the_nearest_centre() -> None:
     assert nearest(centres[:1], np.zeros((2, 2)))[1].tolist() == [1]
 
 
-def test_principal_plane_has_the_largest_spread_and_a_fixed_sign() -> None:
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((50, 8)) * [9, 5, 1, 1, 1, 1, 1, 1]
-    plane = principal_plane(rows)
-    assert plane.dtype == np.float32
-    assert plane.shape == (50, 2)
-    centred = rows - rows.mean(axis=0)
-    values = np.linalg.svd(centred, compute_uv=False)
-    np.testing.assert_allclose(np.linalg.norm(plane, axis=0), values[:2], rtol=1e-5)
-    np.testing.assert_allclose(plane, principal_plane(-rows), atol=1e-5)
-    assert (plane[np.abs(plane).argmax(axis=0), [0, 1]] > 0).all()
-    assert principal_plane(np.ones((1, 3))).tolist() == [[0, 0]]
-    assert principal_plane(np.ones((3, 1))).tolist() == [[0, 0]] * 3
-
-
-@pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
-def test_umap_keeps_groups_apart() -> None:
-    rows, labels = profiles(3, 6)
-    plane = plane_umap(rows, 0)
-    assert plane.shape == (100, 2)
-    assert silhouette(plane, labels) > 0.5
-    assert np.array_equal(plane, plane_umap(rows, 0))
-    assert np.isfinite(plane_umap(rows[:4], 0)).all()
-    with pytest.raises(Unavailable, match="four"):
-        plane_umap(np.repeat(rows[:3], 5, axis=0), 0)
-
-
 def test_no_heavy_library_is_imported_for_clustering() -> None:
     code = (
-        "import sys, explorer.compute.clustering, explorer.scores.alignment;"
-        "print([m for m in ('torch', 'sklearn', 'umap', 'scipy') if m in sys.modules])"
+        "import sys, explorer.compute.choosing, explorer.compute.plane, explorer.scores.alignment;"
+        "print([m for m in ('torch', 'sklearn', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

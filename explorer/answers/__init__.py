@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
+from explorer import questions
 from explorer.answers import (
     ablation,
     candidates,
@@ -25,9 +24,9 @@ from explorer.answers import (
     workspace,
 )
 from explorer.answers.room import Room
-from explorer.compute import clustering
-from explorer.keys import Identity, Question, question_from
+from explorer.keys import Identity, Question, key, question_from
 from explorer.lab import Report
+from explorer.networks.identity import identity as network_identity
 from explorer.settings import Settings
 from explorer.store import Store
 
@@ -55,10 +54,13 @@ class Answers:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._room = Room(settings, store)
 
-    @staticmethod
-    def warm() -> None:
-        """Compile what UMAP compiles on first use, so that no person waits for it."""
-        clustering.plane_umap(np.random.default_rng(0).random((30, 8)), 0)
+    def warm(self) -> None:
+        """Load the first workspace's network where it was had before, so that nobody waits for
+        that; nothing is downloaded unasked."""
+        workspace = self._room.settings.workspaces[0]
+        weights = network_identity(workspace.network, workspace.weights)
+        if key(questions.network(workspace), questions.nothing_but(weights)) in self._room.store:
+            self._room.shelf.network(workspace.network, workspace.weights)
 
     def __call__(self, kind: str, args: Mapping[str, Any], report: Report) -> Any:
         question, identity = question_from(kind, args)

@@ -10,7 +10,7 @@ import numpy as np
 
 from explorer import browse, figures, questions
 from explorer.answers.room import Room, inner, neuron_of
-from explorer.compute import clustering, projections
+from explorer.compute import clustering, plane, projections
 from explorer.compute.embedding import resolve
 from explorer.figures import virtual_neurons
 from explorer.images.thumbnails import render
@@ -54,7 +54,7 @@ def projection(room: Room, question: Question, identity: Identity, report: Repor
     """The rows of a split on a plane."""
     rows = _rows(room, question, identity, question.args, report)
     report(0.5, "Drawing the map")
-    return Projection(clustering.plane_umap(rows, question.args["params"]["seed"]), "umap")
+    return Projection(plane.umap_plane(rows, question.args["params"]["seed"]), "umap")
 
 
 def assignment(room: Room, question: Question, identity: Identity, report: Report) -> Assignment:

@@ -1,8 +1,8 @@
-"""Rows into groups: k-means, how good it is, and a plane.
+"""Rows into groups: k-means, and how good it is.
 
 Rows are f32[K,D]: K reference images, D features (for PURE the L1-normalised relevance of D
-lower channels). Everything is NumPy and deterministic for a seed; scikit-learn and umap-learn
-are imported only where they are used, torch never.
+lower channels). Everything is NumPy and deterministic for a seed; scikit-learn is imported only
+where it is used, torch never.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from explorer.compute import gram, lloyd
-from explorer.records import BadInput, Unavailable
+from explorer.records import BadInput
 
 
 def normalise(rows: np.ndarray) -> np.ndarray:
@@ -131,45 +131,6 @@ def nearest(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarr
     second = np.where(ordered[:, 1] > 0, ordered[:, 1], 1.0)
     ratio = np.where(ordered[:, 1] > 0, ordered[:, 0] / second, 1.0)
     return labels, ratio.astype(np.float32)
-
-
-def principal_plane(rows: np.ndarray) -> np.ndarray:
-    """f32[K,2]: the first two principal components of the rows, in their own units. The sign is
-    fixed by the entry of largest magnitude being positive; missing components are zero."""
-    turned = rotate(checked(rows))
-    vectors, values, _ = np.linalg.svd(turned, full_matrices=False)
-    plane = np.zeros((len(turned), 2))
-    found = min(2, len(values))
-    plane[:, :found] = vectors[:, :found] * values[:found]
-    strongest = plane[np.abs(plane).argmax(axis=0), np.arange(2)]
-    return (plane * np.where(strongest < 0, -1, 1)).astype(np.float32)
-
-
-def plane_umap(rows: np.ndarray, seed: int) -> np.ndarray:
-    """f32[K,2]: UMAP of the rows (McInnes et al. 2018) as in PURE's figures (min_dist 0.3,
-    spread 1), from 15 neighbours or fewer where there are few rows, starting at the principal
-    plane. Raises Unavailable for fewer than four different rows or without umap-learn: show
-    ``principal_plane`` then."""
-    rows = checked(rows)
-    if distinct(rows) < 4:
-        raise Unavailable(
-            "UMAP needs at least four different rows: look at the principal components instead."
-        )
-    try:
-        from umap import UMAP
-    except ImportError as error:
-        raise Unavailable("UMAP needs the package umap-learn: install requirements.txt.") from error
-    start = principal_plane(rows)
-    start = 10 * start / max(float(np.abs(start).max()), 1e-12)
-    reducer = UMAP(
-        n_neighbors=int(np.clip(len(rows) // 4, min(6, len(rows) - 1), 15)),
-        min_dist=0.3,
-        spread=1.0,
-        init=start,
-        random_state=seed,
-        n_jobs=1,
-    )
-    return np.asarray(reducer.fit_transform(rotate(rows).astype(np.float32)), np.float32)
 
 
 def checked(rows: np.ndarray) -> np.ndarray:

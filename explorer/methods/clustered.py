@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from explorer.compute import choosing, clustering
+from explorer.compute import choosing, clustering, plane
 from explorer.lab import Lab
 from explorer.methods.method import Method
 from explorer.methods.params import option
@@ -89,7 +89,7 @@ def cluster(
         strength=strength,
         centroid=centroids,
         space=space,
-        map=clustering.principal_plane(rows),
+        map=plane.principal_plane(rows),
         scores={"outliers": 1 - count / len(rows), **scores},
         provenance={**origin(lab), "profile": profile},
     )

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from explorer.compute import clustering
+from explorer.compute import clustering, plane
 from explorer.lab import Lab, Report
 from explorer.methods.clustered import origin, seed_option
 from explorer.methods.method import Method
@@ -114,7 +114,7 @@ def split(lab: Lab, references: References, params: Params, report: Report) -> S
         strength=strength,
         centroid=vectors,
         space=space,
-        map=clustering.principal_plane(values),
+        map=plane.principal_plane(values),
         scores=_scores(values, labels),
         provenance={
             **origin(lab),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from explorer.compute import clustering
+from explorer.compute import clustering, plane
 from explorer.lab import Lab, Report
 from explorer.methods.clustered import LARGEST_K, nearest_centroid, origin, seed_option
 from explorer.methods.method import Method
@@ -51,7 +51,7 @@ def split(lab: Lab, references: References, params: Params, report: Report) -> S
         strength=drawn.T.copy(),
         centroid=np.eye(params.k, dtype=np.float32),
         space=space,
-        map=clustering.principal_plane(drawn),
+        map=plane.principal_plane(drawn),
         scores={"silhouette": clustering.silhouette(drawn, labels)} if params.k > 1 else {},
         provenance=origin(lab),
     )

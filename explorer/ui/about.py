@@ -16,7 +16,7 @@ from explorer.ui.tables import Column, Row, table
 
 LIBRARIES = (
     *("torch", "torchvision", "timm", "zennit", "open_clip_torch", "numpy", "scikit-learn"),
-    *("umap-learn", "matplotlib", "streamlit", "plotly", "diskcache"),
+    *("matplotlib", "streamlit", "plotly", "diskcache"),
 )
 FORMULAS = {
     "References": (
