@@ -16,7 +16,9 @@ from zennit.composites import EpsilonPlusFlat
 from zennit.torchvision import ResNetCanonizer
 
 from explorer.compute.attribution import heat, relevance
-from explorer.compute.rules import Propagation
+from explorer.compute.propagation import Propagation
+from explorer.compute.pulls import Share, total
+from explorer.compute.rules import rules
 from explorer.networks.slices import Slice
 from explorer.networks.traced import Traced
 from explorer.records import BadInput, MissingRule
@@ -95,17 +97,16 @@ PAIRS = {
 
 
 class Watching(Propagation):
-    """A pass from the pixels that keeps the lower layer's value."""
+    """A pass from the pixels that keeps the lower layer's relevance."""
 
     def __init__(self, part: Slice, wanted: str) -> None:
-        super().__init__(part)
+        super().__init__(part, rules(part))
         self.wanted = wanted
 
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.op == "call_module" and n.target == self.wanted:
-            self.lower = value
-        return value
+    def through(self, node: fx.Node, shares: list[Share]) -> tuple[Share | None, ...]:
+        if node.target == self.wanted:
+            self.lower = total(shares, self._steps[node].value)[0]
+        return super().through(node, shares)
 
 
 def full_gradient(model: nn.Module, x: Tensor, upper: str, lower: str, channel: int) -> Tensor:
@@ -156,12 +157,12 @@ def test_sliced_relevance_is_that_of_the_whole_network(source: str) -> None:
     torch.testing.assert_close(found, truth, rtol=0, atol=1e-9 * float(truth.abs().max()))
 
     watching = Watching(network.slice(None, upper), str(network.found[lower].node.target))
-    z = watching.run(x.requires_grad_())
+    z = watching.forward(x)
     seed = torch.zeros_like(z)
-    seed[:, channel] = z.detach()[:, channel].relu()
-    (maps,) = torch.autograd.grad(z, watching.lower, seed)
+    seed[:, channel] = z[:, channel].relu()
+    watching.down(seed[None])
     axes = [axis for axis in (1, 2, 3) if axis != part.lower_axis]
-    truth = maps.sum(axes)
+    truth = watching.lower.sum(axes)
     found = relevance(part, inputs, *pairs, "lrp")
     assert truth.isfinite().all()
     assert truth.abs().max() > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import zennit.rules
 from torch import Tensor, fx, nn
 
 from explorer.compute import rules as r
+from explorer.compute.propagation import Propagation
+from explorer.compute.pulls import total
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 from explorer.records import MissingRule
@@ -44,9 +47,15 @@ def slice_of(module: nn.Module, lower: str | None = "below") -> Slice:
 
 
 def propagated(module: nn.Module, x: Tensor, relevance: Tensor, lower: str | None = "b") -> Tensor:
-    x = x.detach().requires_grad_()
-    z = r.Propagation(slice_of(module, lower)).run(x)
-    return torch.autograd.grad(z, x, relevance.reshape(z.shape))[0]
+    part = slice_of(module, lower)
+    propagation = Propagation(part, r.rules(part))
+    z = propagation.forward(x)
+    return total(propagation.down(relevance.reshape(1, *z.shape)), x)[0]
+
+
+def applied(rule: r.Rule, module: nn.Module, x: tuple[Tensor, ...], relevance: Tensor) -> Any:
+    """A rule alone: relevance of the output to that of each input."""
+    return [share[0] for share in rule(module, x, module(*x)).whole(relevance[None])]
 
 
 def away(z: Tensor) -> Tensor:
@@ -156,12 +165,12 @@ class Residual(nn.Module):
 
 def test_sums_share_by_value() -> None:
     x, y, relevance = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1), normal(2, 3, 4, 4, seed=2)
-    shares = r.epsilon(m.Add(), (x, y), relevance)
+    shares = applied(r.epsilon, m.Add(), (x, y), relevance)
     for value, share in zip((x, y), shares, strict=True):
         torch.testing.assert_close(share, value * relevance / away(x + y))
     body = layer(nn.Conv2d(3, 3, 1))
     found = propagated(Residual(body, m.Add()), x, relevance)
-    (through,) = r.z_plus(body, (x,), body(x) * relevance / away(body(x) + x))
+    (through,) = applied(r.z_plus, body, (x,), body(x) * relevance / away(body(x) + x))
     torch.testing.assert_close(found, through + x * relevance / away(body(x) + x))
 
 
@@ -218,7 +227,7 @@ class Branches(nn.Module):
 def test_concatenation_gives_each_part_its_own() -> None:
     x, relevance = normal(2, 3, 4, 4), normal(2, 5, 4, 4, seed=2)
     network = Branches()
-    (through,) = r.z_plus(network.first, (x,), relevance[:, :2])
+    (through,) = applied(r.z_plus, network.first, (x,), relevance[:, :2])
     torch.testing.assert_close(propagated(network, x, relevance), through + relevance[:, 2:])
 
 
@@ -254,7 +263,7 @@ def test_rules_equal_those_of_zennit(conv: nn.Conv2d, kind: str) -> None:
         handles = twin.register(conv)
         (truth,) = torch.autograd.grad(conv(leaf), leaf, relevance)
         handles.remove()
-        torch.testing.assert_close(rule(conv, (x,), relevance)[0], truth)
+        torch.testing.assert_close(applied(rule, conv, (x,), relevance)[0], truth)
     conv.double()
 
 
@@ -292,10 +301,10 @@ def test_nothing_is_left_on_the_modules() -> None:
     network = Deep()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     part = slice_of(network)
-    x = normal(1, 3, 8, 8).requires_grad_()
-    z = r.Propagation(part).run(x)
-    with pytest.raises(RuntimeError, match="shape"):
-        torch.autograd.grad(z, x, torch.ones(1, 77).double())
+    propagation = Propagation(part, r.rules(part))
+    propagation.forward(normal(1, 3, 8, 8))
+    with pytest.raises(RuntimeError, match="size"):
+        propagation.down(torch.ones(1, 1, 77).double())
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
     for module in part.module.modules():
@@ -323,10 +332,10 @@ class Multiplying(nn.Module):
 )
 def test_a_missing_rule_is_named_with_the_way_out(network: nn.Module, named: str) -> None:
     with pytest.raises(MissingRule, match=named + r".*'gradient'"):
-        r.Propagation(slice_of(network))
+        r.rules(slice_of(network))
 
 
 def test_a_network_that_is_not_traced_has_no_rules() -> None:
     part = Slice(nn.Linear(2, 2), "a", "b", 1, False, {}, ("the network as a whole",))
     with pytest.raises(MissingRule, match="the network as a whole"):
-        r.Propagation(part)
+        r.rules(part)

@@ -3,22 +3,25 @@
 PURE (Dreyer et al. 2024): a pair of an image and a channel starts from G = relu(z) of the channel,
 z its unclipped value, as a constant. ``gradient`` is R = (d<G, z>/da) a for the lower map a, what
 the authors' code does; ``lrp`` propagates G by the rules of ``explorer.compute.rules``, what the
-paper describes. Only the sub-network between the layers runs.
+paper describes. Only the sub-network between the layers runs, once for a picture
+however many channels ask for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from explorer.compute.rules import Propagation
+from explorer.compute.propagation import Propagation
+from explorer.compute.pulls import Lone, Share, total
+from explorer.compute.rules import Rule, rules
 from explorer.networks.slices import Slice
 from explorer.records import BadInput
 
 WIDTH = 64
-"""Pairs that one backward pass carries at least, where so many ask the same images."""
+"""Pairs that come down at once at least, where so many ask the same images."""
 
 
 def relevance(
@@ -38,11 +41,9 @@ def relevance(
     ``positions`` i64[P] (flat in the map; None: each map's highest) alone. Raises MissingRule
     where ``rule`` is "lrp" and a module has none.
     """
-    total = inputs[0].shape[part.lower_axis]
-    found = inputs[0].new_empty((len(rows), total))
-    for pairs, maps in _relevances(part, inputs, channels, rows, rule, seed, positions):
-        space = [axis for axis in range(1, maps.dim()) if axis != part.lower_axis]
-        found[pairs] = maps.sum(space) if space else maps
+    found = inputs[0].new_zeros((len(rows), inputs[0].shape[part.lower_axis]))
+    for pairs, at, shares, lower in _pulled(part, inputs, channels, rows, rule, seed, positions):
+        found[pairs] = _sums(shares, lower, part.lower_axis, rule)[at]
     return found
 
 
@@ -54,14 +55,30 @@ def heat(
 
     ``part`` is a slice from the pixels. Raises MissingRule as ``relevance`` does.
     """
-    found = x.new_empty((len(x), *x.shape[2:]))
+    found = x.new_zeros((len(x), *x.shape[2:]))
     rows = torch.arange(len(x), device=x.device)
-    for pairs, maps in _relevances(part, (x,), channels, rows, rule, "argmax", positions):
-        found[pairs] = maps.sum(1)
+    for pairs, at, shares, _ in _pulled(part, (x,), channels, rows, rule, "argmax", positions):
+        maps = total(shares, x)
+        found[pairs] = (maps * x if rule == "gradient" else maps).sum(2)[at]
     return found
 
 
-def _relevances(
+def _sums(shares: Sequence[Share], lower: Tensor, axis: int, rule: str) -> Tensor:
+    """[T,B,D]: shares of the lower map [B,...] added up, over space too; gradients times map."""
+    found = lower.new_zeros((1, len(lower), lower.shape[axis]))
+    for share in sorted(shares, key=lambda each: isinstance(each, Lone)):
+        if isinstance(share, Lone):
+            value = share.value * share.of(lower) if rule == "gradient" else share.value
+            alone = Lone(share.channel, value.sum((2, 3)))
+            found = alone.added(found.expand(len(alone.channel), *found.shape[1:]))
+        else:
+            maps = share * lower if rule == "gradient" else share
+            space = [each + 1 for each in range(1, lower.dim()) if each != axis]
+            found = found + (maps.sum(space) if space else maps)
+    return found
+
+
+def _pulled(
     part: Slice,
     inputs: Sequence[Tensor],
     channels: Tensor,
@@ -69,40 +86,38 @@ def _relevances(
     rule: str,
     seed: str,
     positions: Tensor | None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Indices of some pairs, and the relevance of the whole lower map for each of them."""
-    forward = _forward(part, rule)
-    channels, rows = (each.to(inputs[0].device) for each in (channels, rows))
+) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor], list[Share], Tensor]]:
+    """Indices of some pairs, where each of them is among T turns of B images, and the shares of
+    the lower map of these images, [T,B,...] and [B,...]."""
     if seed not in ("map", "argmax"):
         raise BadInput(f"'{seed}' is no start of relevance: choose 'map' or 'argmax'.")
+    propagation = Propagation(part, _rules(part, rule))
+    channels, rows = (each.to(inputs[0].device) for each in (channels, rows))
     for pairs in _alike(rows):
         images, image = torch.unique(rows[pairs], return_inverse=True)
         lower, *frontier = (each.detach()[images] for each in inputs)
-        lower.requires_grad_()
-        z = forward(lower, *frontier)
+        z = propagation.forward(lower, *frontier)
         places = None if positions is None else positions.to(rows.device)[pairs]
-        starts = _starts(z.detach().flatten(2)[image, channels[pairs]], seed, places)
+        values = z.flatten(2)[image, channels[pairs]]
+        starts = _starts(values, seed, places).reshape(-1, *z.shape[2:])
         turns = _turns(image)
+        count = int(turns.max()) + 1
         at_once = max(1, WIDTH // len(images))
-        last = int(turns.max())
-        for first in range(0, last + 1, at_once):
+        for first in range(0, count, at_once):
             now = (turns >= first) & (turns < first + at_once)
-            count = min(at_once, last + 1 - first)
-            seeds = z.new_zeros((count, *z.shape)).flatten(3)
-            turn, row = turns[now] - first, image[now]
-            seeds[turn, row, channels[pairs][now]] = starts[now]
-            more = first + count <= last
-            maps = _pulled(z, lower, seeds.reshape(count, *z.shape), more)
-            yield pairs[now], (maps * lower.detach() if rule == "gradient" else maps)[turn, row]
+            at = turns[now] - first, image[now]
+            size = min(at_once, count - first), len(images)
+            channel, value = channels.new_zeros(size), z.new_zeros((*size, *z.shape[2:]))
+            channel[at], value[at] = channels[pairs][now], starts[now]
+            last = first + at_once >= count
+            yield pairs[now], at, propagation.down(Lone(channel, value), last), lower
 
 
-def _forward(part: Slice, rule: str) -> Callable[..., Tensor]:
-    """What runs a slice so that its gradients are what the rule asks for."""
-    if rule == "lrp":
-        return Propagation(part).run
-    if rule == "gradient":
-        return part.module
-    raise BadInput(f"'{rule}' is no attribution: choose 'gradient' or 'lrp'.")
+def _rules(part: Slice, rule: str) -> Mapping[fx.Node, Rule | None]:
+    """The rules by which a slice is gone down; none where the gradient is."""
+    if rule not in ("lrp", "gradient"):
+        raise BadInput(f"'{rule}' is no attribution: choose 'gradient' or 'lrp'.")
+    return rules(part) if rule == "lrp" else {}
 
 
 def _alike(rows: Tensor) -> Iterator[Tensor]:
@@ -132,19 +147,3 @@ def _starts(values: Tensor, seed: str, positions: Tensor | None) -> Tensor:
     places = values.argmax(1) if positions is None else positions
     only = torch.zeros_like(values)
     return only.scatter(1, places[:, None], values.gather(1, places[:, None]))
-
-
-def _pulled(z: Tensor, lower: Tensor, seeds: Tensor, more: bool) -> Tensor:
-    """[T,B,...]: the seeds [T,B,C,H,W] pulled back to the lower map, T at once."""
-
-    def pull(seed: Tensor, batched: bool) -> Tensor:
-        return torch.autograd.grad(
-            z,
-            lower,
-            seed,
-            retain_graph=more,
-            is_grads_batched=batched,
-            materialize_grads=True,  # zeros where the lower map is nothing but a gate
-        )[0]
-
-    return pull(seeds, True) if len(seeds) > 1 else pull(seeds[0], False)[None]

@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation: one small rule per kind of module, and the run that uses them.
+"""Layer-wise relevance propagation: one small rule per kind of module.
 
 The rules are those of the EpsilonPlusFlat composite (Montavon et al. 2019; Lapuschkin et al. 2019)
 that PURE (Dreyer et al. 2024) uses. A rule takes the relevance R of a module's output to the
@@ -12,26 +12,29 @@ relevance of its inputs; denominators z are stabilised to z + sgn(z) 1e-6 with s
     gate        products                       all to the signal, none to the gate
     gradient    rearrangement, max pooling     relevance goes where the values came from
 
-Nothing is hooked onto the modules or changed in them, so a network is never left half prepared.
+For one picture every rule is linear in R, whatever neuron R starts from. So a rule is applied in
+two steps: to a module and its inputs, which makes the denominators, and to any number of R.
+
 Only modules and functions of the canonical form (``explorer.networks.canonise``) are known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from explorer.compute.pulls import Lone, Pull, Share, is_point, point, transposed
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 from explorer.records import MissingRule
 
-Shares = tuple[Tensor | None, ...]
-Rule = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Shares]
-"""(module, its inputs, relevance of its output) -> the relevance of each input, None for none."""
+Rule = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Pull]
+"""(module, its inputs [B,...], its output) -> what pulls relevance of the output down to them."""
 
 STABILISER = 1e-6
 
@@ -41,78 +44,108 @@ def stabilise(z: Tensor) -> Tensor:
     return z + torch.where(z < 0, -STABILISER, STABILISER)
 
 
-def _spread(output: Tensor, leaves: list[Tensor], relevance: Tensor) -> Shares:
-    """x_i (dz/dx_i) R / z for every leaf x, z the output."""
-    share = relevance / stabilise(output.detach())
-    gradients = torch.autograd.grad(output, leaves, share)
-    return tuple(x.detach() * g for x, g in zip(leaves, gradients, strict=True))
-
-
-def _leaves(inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    return [x.detach().requires_grad_() for x in inputs]
-
-
-def epsilon(module: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor) -> Shares:
+def epsilon(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """Inputs share by what they add to the output, z = W x + b: linear layers, sums, averages."""
-    with torch.enable_grad():
-        leaves = _leaves(inputs)
-        output = module(*leaves)
-    return _spread(output, leaves, relevance)
+
+    def alone(relevance: Lone) -> tuple[Share, ...]:
+        share = relevance.value / stabilise(relevance.of(output))
+        return tuple(Lone(relevance.channel, relevance.of(x) * share) for x in inputs)
+
+    simple = isinstance(module, m.Add) and all(x.shape == output.shape for x in inputs)
+    return Pull(_spread(module, inputs, output), alone if simple and output.dim() == 4 else None)
 
 
-def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor) -> Shares:
+def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """Only what raises the output counts: z = W+ x+ + b+ + W- x-, never negative."""
-    x = inputs[0].detach()
+    x = inputs[0]
     weights = dict(module.named_parameters(recurse=False))
     plus = {name: weight.clamp(min=0) for name, weight in weights.items()}
-    signed = bool(x.amin() < 0)  # after a rectifier the negative half is nothing: save its cost
-    with torch.enable_grad():
-        leaves = _leaves((x.clamp(min=0) if signed else x,))
-        parts = [functional_call(module, plus, leaves[0])]
-        if signed:
-            minus = {n: 0 * w if n == "bias" else w.clamp(max=0) for n, w in weights.items()}
-            leaves += _leaves((x.clamp(max=0),))
-            parts.append(functional_call(module, minus, leaves[1]))
-    z = parts[0].detach().add_(STABILISER)
-    share = relevance / (z.add_(parts[1].detach()) if signed else z)
-    gradients = torch.autograd.grad(parts, leaves, [share] * len(parts))
-    raised = [x.detach() * g for x, g in zip(leaves, gradients, strict=True)]
-    return (raised[0] + raised[1] if signed else raised[0],)
+    if bool(x.amin() < 0):
+        return _z_plus_of_signed(module, x, plus)
+
+    def raised(values: Tensor) -> Tensor:
+        made: Tensor = functional_call(module, plus, (values,))
+        return made
+
+    def alone(relevance: Lone) -> tuple[Share, ...]:
+        rows, maps = plus["weight"][relevance.channel].flatten(2), x.movedim(1, -1)
+        z = torch.einsum("bhwi,tbi->tbhw", maps, rows)
+        z = z + plus["bias"][relevance.channel][..., None, None] if "bias" in plus else z
+        return (x * point(rows, relevance.value / stabilise(z)),)
+
+    @cache  # not needed where one channel is alone
+    def spread() -> Callable[[Tensor], tuple[Share, ...]]:
+        return _spread(raised, (x,))
+
+    def whole(relevance: Tensor) -> tuple[Share, ...]:
+        return spread()(relevance)
+
+    return Pull(whole, alone if is_point(module) else None)
 
 
-def flat(module: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor) -> Shares:
+def _z_plus_of_signed(module: nn.Module, x: Tensor, plus: Mapping[str, Tensor]) -> Pull:
+    """The same where the input has negative values, which a rectifier would have left out."""
+    weights = module.named_parameters(recurse=False)
+    minus = {n: torch.zeros_like(w) if n == "bias" else w.clamp(max=0) for n, w in weights}
+
+    def raised(positive: Tensor, negative: Tensor) -> Tensor:
+        made: Tensor = functional_call(module, dict(plus), (positive,))
+        return made.add(functional_call(module, minus, (negative,)))
+
+    spread = _spread(raised, (x.clamp(min=0), x.clamp(max=0)), None)
+
+    def whole(relevance: Tensor) -> tuple[Share, ...]:
+        first, second = spread(relevance)
+        return (first + second,)
+
+    return Pull(whole)
+
+
+def flat(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """All inputs of a window share alike: x = 1, W = 1, b = 0."""
     ones = {n: 0 * w if n == "bias" else torch.ones_like(w) for n, w in module.named_parameters()}
-    with torch.enable_grad():
-        leaves = _leaves((torch.ones_like(inputs[0]),))
-        output = functional_call(module, ones, leaves[0])
-    return _spread(output, leaves, relevance)
+    alike = _spread(lambda x: functional_call(module, ones, (x,)), (torch.ones_like(inputs[0]),))
+    return Pull(alike)
 
 
-def pass_on(module: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor) -> Shares:
+def pass_on(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """The one input has the relevance of the output."""
-    return (relevance,)
+    return Pull(lambda relevance: (relevance,), lambda alone: (alone,))
 
 
-def layer_norm(module: Any, inputs: tuple[Tensor, ...], relevance: Tensor) -> Shares:
+def layer_norm(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """epsilon for (x - mean(x)) weight / std + bias with std as a constant (Ali et al. 2022)."""
     axes = tuple(range(-len(module.normalized_shape), 0))
-    scale = torch.rsqrt(inputs[0].detach().var(axes, unbiased=False, keepdim=True) + module.eps)
-    with torch.enable_grad():
-        leaves = _leaves(inputs)
-        output = (leaves[0] - leaves[0].mean(axes, keepdim=True)) * scale
-        output = output if module.weight is None else output * module.weight
-        output = output if module.bias is None else output + module.bias
-    return _spread(output, leaves, relevance)
+    scale = torch.rsqrt(inputs[0].var(axes, unbiased=False, keepdim=True) + module.eps)
+
+    def normalised(x: Tensor) -> Tensor:
+        made = (x - x.mean(axes, keepdim=True)) * scale
+        made = made if module.weight is None else made * module.weight
+        return made if module.bias is None else made + module.bias
+
+    return Pull(_spread(normalised, inputs))
 
 
-def gate(module: nn.Module, inputs: tuple[Tensor, ...], relevance: Tensor) -> Shares:
+def gate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """The larger factor is the signal and gets all; a gate, which is spread over the signal's
     pixels (squeeze and excitation), gets nothing. Factors of one size get half each."""
     first, second = (x.numel() for x in inputs)
     if first == second:
-        return relevance / 2, relevance / 2
-    return (relevance, None) if first > second else (None, relevance)
+        return Pull(lambda relevance: (relevance / 2, relevance / 2))
+    return Pull(lambda relevance: (relevance, None) if first > second else (None, relevance))
+
+
+def _spread(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], z: Tensor | None = None
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """R to x_i (dz/dx_i) R / z for every input x; z None: the output of the function itself."""
+    output, pull = transposed(function, *inputs)
+    below = stabilise(output if z is None else z)
+
+    def share(relevance: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x * g for x, g in zip(inputs, pull(relevance / below), strict=True))
+
+    return share
 
 
 RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule | None], ...] = (
@@ -169,41 +202,3 @@ def _missing(path: str, kind: str) -> MissingRule:
         f"There is no relevance rule for {path} ({kind}): "
         "choose the attribution 'gradient' instead of 'lrp'."
     )
-
-
-class Propagation(fx.Interpreter):
-    """Runs a traced slice forward so that its gradients are relevance.
-
-    For an output z and starting relevance R, ``torch.autograd.grad(z, x, R)`` is then the
-    relevance of any earlier value x. Raises MissingRule when it is made.
-    """
-
-    def __init__(self, part: Slice) -> None:
-        self.rules = rules(part)
-        super().__init__(part.module)
-
-    def run_node(self, n: fx.Node) -> Any:
-        rule = self.rules.get(n)
-        if rule is None:
-            return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        module = self.fetch_attr(str(n.target))
-        return _Step.apply(rule, module, *args, *kwargs.values())
-
-
-class _Step(torch.autograd.Function):
-    """One module going up, its rule coming down."""
-
-    @staticmethod
-    def forward(ctx: Any, rule: Rule, module: nn.Module, *inputs: Tensor) -> Any:
-        ctx.rule, ctx.module = rule, module
-        ctx.save_for_backward(*inputs)
-        ctx.set_materialize_grads(False)
-        return module(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *relevance: Tensor | None) -> Any:
-        inputs = ctx.saved_tensors
-        if relevance[0] is None:
-            return (None, None, *(None for _ in inputs))
-        return (None, None, *ctx.rule(ctx.module, inputs, relevance[0]))

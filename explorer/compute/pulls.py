@@ -1,0 +1,113 @@
+"""How relevance comes down through one call of a network: as whole maps, or of one channel alone.
+
+Relevance is [T,B,...]: T starts at once on each of B pictures. A start is one channel of a layer.
+As long as no other channel has any, relevance is carried as ``Lone``, and the convolution below
+costs next to nothing: from one channel, a 1 x 1 convolution is of rank one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vjp, vmap
+
+from explorer.networks import modules as m
+
+
+@dataclass(frozen=True)
+class Lone:
+    """Relevance ``value`` [T,B,H,W] of the channels ``channel`` i64[T,B], and none of any other."""
+
+    channel: Tensor
+    value: Tensor
+
+    def of(self, maps: Tensor) -> Tensor:
+        """[T,B,H,W]: these channels of maps [B,C,H,W]."""
+        return maps[torch.arange(len(maps), device=maps.device), self.channel]
+
+    def added(self, maps: Tensor) -> Tensor:
+        """[T,B,C,...]: this relevance, whatever its places, and that of maps [T,B,C,...]."""
+        turns, rows = (torch.arange(size, device=maps.device) for size in self.channel.shape)
+        return maps.index_put((turns[:, None], rows, self.channel), self.value, accumulate=True)
+
+
+Share = Tensor | Lone
+"""Relevance of one value. (Where a call gives several, as a split does, a tuple of tensors.)"""
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What the relevance of an output gives to each input. ``lone`` does it for one channel alone
+    where that is less work; None: ``whole`` has to."""
+
+    whole: Callable[..., tuple[Share | None, ...]]
+    lone: Callable[[Lone], tuple[Share | None, ...]] | None = None
+
+
+def total(shares: list[Share], like: Any) -> Any:
+    """The sum of shares as whole maps [T,B,...], of a value ``like`` [B,...]."""
+    whole = [share for share in shares if not isinstance(share, Lone)]
+    alone = [share for share in shares if isinstance(share, Lone)]
+    if not whole:
+        whole = [like.new_zeros((len(alone[0].channel), *like.shape))]
+    found: Any = whole[0]
+    for share in whole[1:]:
+        found = _plus(found, share)
+    for each in alone:
+        found = each.added(found)
+    return found
+
+
+def _plus(first: Any, second: Any) -> Any:
+    if isinstance(first, tuple):
+        return tuple(_plus(one, other) for one, other in zip(first, second, strict=True))
+    return first + second
+
+
+def transposed(function: Callable[..., Any], *inputs: Any) -> tuple[Any, Callable[..., Any]]:
+    """The output of a function, and what pulls gradients [T,B,...] of it back to its inputs."""
+    output, back, *_ = vjp(function, *inputs)
+
+    def pull(gradients: Any) -> Any:
+        turns = gradients[0] if isinstance(gradients, tuple) else gradients
+        if len(turns) > 1:
+            return vmap(back)(gradients)
+        return _each(lambda g: g[None], back(_each(lambda g: g[0], gradients)))
+
+    return output, pull
+
+
+def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """``value`` with each tensor of its tuples changed."""
+    if isinstance(value, tuple):
+        return tuple(_each(change, part) for part in value)
+    return change(value)
+
+
+def gradient(module: nn.Module | None, pull: Callable[..., Any]) -> Pull:
+    """Relevance goes where gradients go, as ``pull`` has it."""
+    if isinstance(module, m.Add):
+        return Pull(pull, lambda alone: (alone, alone))
+    if isinstance(module, nn.Conv2d) and is_point(module):
+        weight = module.weight
+        return Pull(pull, lambda alone: (point(weight[alone.channel].flatten(2), alone.value),))
+    return Pull(pull)
+
+
+def is_point(module: nn.Module) -> bool:
+    """Whether a module is a plain 1 x 1 convolution."""
+    return (
+        type(module) is nn.Conv2d
+        and module.kernel_size == module.stride == (1, 1)
+        and module.padding == (0, 0)
+        and module.groups == 1
+    )
+
+
+def point(rows: Tensor, value: Tensor) -> Tensor:
+    """[T,B,I,H,W]: weights [T,B,I] of channels of a 1 x 1 convolution times maps [T,B,H,W]."""
+    return (value.unsqueeze(-1) * rows[:, :, None, None]).movedim(-1, 2)
