@@ -2,48 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from benchmarks.interleaved import interleave, spread
+from benchmarks.interleaved import Seconds, interleave, spread
 from benchmarks.options import Bench, Options, silent
+from explorer.compute import attribution
 from explorer.compute.device_lab import DeviceLab
-from explorer.records import Neuron, ReferenceQuery, References
+from explorer.networks.zoo import load
+from explorer.records import BadInput, Neuron, ReferenceQuery, References
 
-REFERENCES = 100
-PAIRS = {"near": ("layer4.1", "layer4"), "": ("layer3", "layer4")}
+REFERENCES, OF_THE_PEER, PER_PICTURE = 100, 20, 64
+"""References of a neuron; how many of them the peer is given; neurons that cite one picture."""
+PAIRS = {"near_": ("layer4.1", "layer4"), "": ("layer3", "layer4")}
 """Lower and upper layer: within layer4, and over the whole of it, which is PURE's pair."""
+RULES = ("gradient", "lrp")
+
+Ask = Callable[[], Any]
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Milliseconds for a neuron not asked before, on pictures whose lower maps are there (``_ms``)
-    or not even decoded (``_cold_ms``)."""
+    """Milliseconds a neuron, and with a peer how many times as long it takes for a pair."""
     bench = Bench(options)
+    numbers = iter(range(100_000))
+    variants = {**_alone(bench, numbers), **_shared(bench, numbers)}
+    rounds = 3 if options.quick else 7
+    if not options.peer:
+        return _milliseconds(interleave(variants, rounds))
+    with _peer(options) as peer:
+        pictures = options.folder / "pictures.pt"
+        x = bench.lab()._input(np.arange(OF_THE_PEER))
+        torch.save(x.contiguous(), pictures)
+        apart = _difference(bench, peer, pictures, x)
+        theirs = {
+            f"peer_{short}{rule}": lambda s=short, r=rule: peer(s, r, pictures)["seconds"]
+            for short in PAIRS
+            for rule in RULES
+        }
+        found = interleave(variants | theirs, rounds)
+    return _milliseconds(found) | _ratios(found) | apart
+
+
+def _alone(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
+    """A neuron not asked before, by the Lab: its lower maps at hand, or (cold) nothing at all."""
     warm = bench.lab()
-    numbers = iter(range(10_000))
-    variants: dict[str, Callable[[], Any]] = {}
+
+    def asker(lab: Callable[[], DeviceLab], lower: str, upper: str, rule: str) -> Ask:
+        def ask() -> None:
+            now, neuron = lab(), Neuron("bench", upper, next(numbers) % 2048)
+            index = np.arange(REFERENCES) % len(now.images)
+            value, position = np.ones(REFERENCES, np.float32), np.zeros(REFERENCES, np.int64)
+            query = ReferenceQuery(count=REFERENCES, seed=next(numbers))
+            asked = References(neuron, query, index, value, position)
+            now.relevance(asked, now.network.layer(lower), rule, silent)
+
+        return ask
+
+    found = {}
     for short, (lower, upper) in PAIRS.items():
-        for rule in ("gradient", "lrp"):
-            name = "_".join(part for part in ("relevance", short, rule) if part)
-
-            def ask(
-                lab: DeviceLab, lower: str = lower, upper: str = upper, rule: str = rule
-            ) -> None:
-                asked = references(lab, upper, next(numbers))
-                lab.relevance(asked, lab.network.layer(lower), rule, silent)
-
-            variants[f"{name}_ms"] = lambda ask=ask: ask(warm)
-            if not short:
-                variants[f"{name}_cold_ms"] = lambda ask=ask: ask(bench.lab())
-    found = interleave(variants, 3 if options.quick else 7)
-    return {k: v for name, each in found.items() for k, v in spread(name, 1000 * each).items()}
+        for rule in RULES:
+            found[f"relevance_{short}{rule}"] = asker(lambda: warm, lower, upper, rule)
+    for rule in RULES:
+        found[f"relevance_{rule}_cold"] = asker(bench.lab, *PAIRS[""], rule)
+    return found
 
 
-def references(lab: DeviceLab, layer: str, channel: int) -> References:
-    """The first pictures, as references of a channel."""
-    index = np.arange(REFERENCES) % len(lab.images)
-    value, position = np.ones(REFERENCES, np.float32), np.zeros(REFERENCES, np.int64)
-    query = ReferenceQuery(count=REFERENCES)
-    return References(Neuron("bench", layer, channel), query, index, value, position)
+def _shared(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
+    """Many neurons that cite the same pictures, whose denominators are kept for all of them."""
+    lab = bench.lab()
+    x = lab._input(np.arange(2))
+    channels, rows = torch.arange(2 * PER_PICTURE), torch.arange(2).repeat_interleave(PER_PICTURE)
+
+    def asker(lower: str, upper: str, rule: str) -> Ask:
+        part = lab.model.slice(lower, upper)
+        inputs = lab.model.inputs(x, part)
+        return lambda: attribution.relevance(part, inputs, channels, rows, rule)
+
+    return {
+        f"relevance_{short}{rule}_shared": asker(lower, upper, rule)
+        for short, (lower, upper) in PAIRS.items()
+        for rule in RULES
+    }
+
+
+def _pairs(name: str) -> int:
+    """How many pairs of a picture and a neuron a variant works through."""
+    if name.startswith("peer"):
+        return OF_THE_PEER
+    return 2 * PER_PICTURE if name.endswith("_shared") else REFERENCES
+
+
+def _milliseconds(found: Seconds) -> dict[str, float]:
+    """Of a neuron: of 100 pairs."""
+    figures: dict[str, float] = {}
+    for name, seconds in found.items():
+        figures |= spread(f"{name}_ms", 1000 * seconds * REFERENCES / _pairs(name))
+    return figures
+
+
+def _ratios(found: Seconds) -> dict[str, float]:
+    """How many times as long the peer takes for a pair."""
+    figures: dict[str, float] = {}
+    for name, seconds in found.items():
+        if not name.startswith("peer"):
+            what = name.removeprefix("relevance_").removesuffix("_cold").removesuffix("_shared")
+            peer = found[f"peer_{what}"] / OF_THE_PEER
+            figures |= spread(f"{name}_over_peer", peer / (seconds / _pairs(name)))
+    return figures
+
+
+def _difference(
+    bench: Bench, peer: Callable[..., Any], pictures: Path, x: torch.Tensor
+) -> dict[str, float]:
+    """Largest difference from the peer over its largest value, by LRP and by gradient."""
+    figures = {}
+    network = bench.lab().model
+    for short, (lower, upper) in PAIRS.items():
+        part = network.slice(lower, upper)
+        inputs = network.inputs(x, part)
+        for rule in RULES:
+            file = pictures.with_name("found.pt")
+            peer(short, rule, pictures, found=str(file))
+            theirs = torch.load(file, weights_only=True)
+            pairs = torch.full((len(x),), CHANNEL), torch.arange(len(x))
+            ours = attribution.relevance(part, inputs, *pairs, rule)
+            apart = float((ours - theirs).abs().max() / theirs.abs().max())
+            figures[f"relevance_{short}{rule}_difference"] = apart
+    return figures
+
+
+CHANNEL = 7
+
+
+@contextmanager
+def _peer(options: Options) -> Iterator[Callable[..., Any]]:
+    """The peer's process, as a function of what it is asked; it waits while others are timed."""
+    weights = options.folder / "weights.pt"
+    torch.save(load("torchvision:resnet50", "random:0").model.state_dict(), weights)
+    command = [options.peer, str(Path(__file__).with_name("peer.py"))]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def say(question: dict[str, Any]) -> Any:
+        print(json.dumps(question), file=process.stdin, flush=True)
+        answer = process.stdout.readline()
+        if not answer:
+            raise BadInput(f"The peer of {options.peer} ended: give a Python that has zennit-crp.")
+        return json.loads(answer)
+
+    def ask(short: str, rule: str, pictures: Path, **more: str) -> Any:
+        lower, upper = PAIRS[short]
+        about = {"lower": lower, "upper": upper, "channel": CHANNEL, "rule": rule}
+        return say({**about, "pictures": str(pictures), **more})
+
+    try:
+        say({"network": str(weights)})
+        yield ask
+    finally:
+        process.stdin.close()
+        process.wait()

@@ -1,0 +1,65 @@
+"""The peer's side of a comparison: zennit-crp, run by a Python that has it and nothing of ours.
+
+Reads one JSON object a line and answers with one: {"lower", "upper", "channel", "rule", "pictures"}
+gives the seconds that conditional attribution took. "pictures" is a file of float32 [B,3,H,W]; with
+"found", another file is written, the relevance [B,D] of the lower channels. The first line says the
+network: {"network": a file of its weights}. ResNet50 of torchvision, whose parts carry the names of
+ours.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import torch
+import torchvision
+from crp.attribution import CondAttribution
+from zennit.composites import EpsilonPlusFlat
+from zennit.core import Composite
+from zennit.torchvision import ResNetCanonizer
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    model = torchvision.models.resnet50(weights=None)
+    model.load_state_dict(torch.load(asked()["network"], weights_only=True))
+    attribution = CondAttribution(model.eval())
+    print(json.dumps({"torch": torch.__version__}), flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        x = torch.load(question["pictures"], weights_only=True)
+        start = time.perf_counter()
+        found = relevance(attribution, x, question)
+        seconds = time.perf_counter() - start
+        if "found" in question:
+            torch.save(found, question["found"])
+        print(json.dumps({"seconds": seconds}), flush=True)
+
+
+def asked() -> dict[str, str]:
+    line: dict[str, str] = json.loads(sys.stdin.readline())
+    return line
+
+
+def relevance(attribution: CondAttribution, x: torch.Tensor, question: dict) -> torch.Tensor:
+    """As PURE's code asks zennit-crp: from the rectified map of a channel down to the pixels, the
+    relevance recorded on the way. By LRP as the paper says, or by gradient x activation, which is
+    what an empty composite gives, as released."""
+    lrp = question["rule"] == "lrp"
+    composite = EpsilonPlusFlat(canonizers=[ResNetCanonizer()]) if lrp else Composite()
+    found = attribution(
+        x.clone().requires_grad_(),
+        [{question["upper"]: [question["channel"]]}],
+        composite,
+        record_layer=[question["lower"]],
+        start_layer=question["upper"],
+        init_rel=lambda activation: activation.clamp(min=0),
+    )
+    maps, lower = found.relevances[question["lower"]], found.activations[question["lower"]]
+    return (maps if lrp else maps * lower).sum((2, 3)).detach()
+
+
+if __name__ == "__main__":
+    main()
