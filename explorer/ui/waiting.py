@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import streamlit as st
 
 from explorer.records import Status
 from explorer.ui.session import asker, backend, plain
 
 OVER = ("done", "failed", "cancelled")
+
+SOON, OFTEN, SELDOM = 3.0, 0.2, 1.0
+"""For so many seconds it is asked so often, in seconds, how far a job is; then so seldom."""
 
 
 def waiting(status: Status, *, brief: bool = False) -> None:
@@ -23,10 +28,10 @@ def waiting(status: Status, *, brief: bool = False) -> None:
     if status.state in OVER:
         _over(status)
     elif brief:
-        _poll(status.key, brief)
+        _follow(status.key, brief)
     else:
         with st.container(border=True):
-            _poll(status.key, brief)
+            _follow(status.key, brief)
 
 
 def left(seconds: float | None) -> str:
@@ -47,11 +52,20 @@ def progress_text(status: Status) -> str:
     return " · ".join(part for part in parts if part)
 
 
-@st.fragment(run_every=1.0)
-def _poll(key: str, brief: bool) -> None:
-    """Ask once a second how far the job is; the browser stops asking when its tab closes."""
+def _follow(key: str, brief: bool) -> None:
+    """Ask again and again how far the job is; the browser stops asking when its tab closes. Short
+    waits are watched closely, because what comes of them is due any moment."""
+    begun = st.session_state.setdefault("waits", {}).setdefault(key, time.monotonic())
+    often = time.monotonic() - begun < SOON
+    st.fragment(_poll, run_every=OFTEN if often else SELDOM)(key, brief, begun, often)
+
+
+def _poll(key: str, brief: bool, begun: float, often: bool) -> None:
     status = backend().status(key, asker())
     if status is None or status.state in OVER:
+        st.session_state["waits"].pop(key, None)
+        st.rerun()
+    if often and time.monotonic() - begun > SOON:
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(status.fraction, text=progress_text(status))
