@@ -2,7 +2,8 @@
 
 Reads one JSON object a line and answers with one: {"lower", "upper", "channel", "rule", "pictures"}
 gives the seconds that conditional attribution took. "pictures" is a file of float32 [B,3,H,W]; with
-"found", another file is written, the relevance [B,D] of the lower channels. The first line says the
+"found", another file is written, the relevance [B,D] of the lower channels; with "exact", without
+the eps that zennit's canoniser leaves in merged batch norms. The first line says the
 network: {"network": a file of its weights}. ResNet50 of torchvision, whose parts carry the names of
 ours.
 """
@@ -43,12 +44,28 @@ def asked() -> dict[str, str]:
     return line
 
 
+class Exact(EpsilonPlusFlat):
+    """Without the eps that the canoniser leaves in batch norms that it has merged."""
+
+    def register(self, module: torch.nn.Module) -> None:
+        super().register(module)
+        self.left = {m: m.eps for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+        for norm in self.left:
+            norm.eps = 0.0
+
+    def remove(self) -> None:
+        for norm, eps in getattr(self, "left", {}).items():
+            norm.eps = eps
+        super().remove()
+
+
 def relevance(attribution: CondAttribution, x: torch.Tensor, question: dict) -> torch.Tensor:
     """As PURE's code asks zennit-crp: from the rectified map of a channel down to the pixels, the
     relevance recorded on the way. By LRP as the paper says, or by gradient x activation, which is
     what an empty composite gives, as released."""
     lrp = question["rule"] == "lrp"
-    composite = EpsilonPlusFlat(canonizers=[ResNetCanonizer()]) if lrp else Composite()
+    kind = Exact if "exact" in question else EpsilonPlusFlat
+    composite = kind(canonizers=[ResNetCanonizer()]) if lrp else Composite()
     found = attribution(
         x.clone().requires_grad_(),
         [{question["upper"]: [question["channel"]]}],

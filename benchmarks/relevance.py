@@ -121,20 +121,22 @@ def _ratios(found: Seconds) -> dict[str, float]:
 def _difference(
     bench: Bench, peer: Callable[..., Any], pictures: Path, x: torch.Tensor
 ) -> dict[str, float]:
-    """Largest difference from the peer over its largest value, by LRP and by gradient."""
+    """Largest difference from the peer over its largest value: without the eps that it leaves in
+    merged batch norms, and as it is."""
     figures = {}
     network = bench.lab().model
     for short, (lower, upper) in PAIRS.items():
         part = network.slice(lower, upper)
         inputs = network.inputs(x, part)
+        pairs = torch.full((len(x),), CHANNEL), torch.arange(len(x))
         for rule in RULES:
-            file = pictures.with_name("found.pt")
-            peer(short, rule, pictures, found=str(file))
-            theirs = torch.load(file, weights_only=True)
-            pairs = torch.full((len(x),), CHANNEL), torch.arange(len(x))
             ours = attribution.relevance(part, inputs, *pairs, rule)
-            apart = float((ours - theirs).abs().max() / theirs.abs().max())
-            figures[f"relevance_{short}{rule}_difference"] = apart
+            for what, more in {"": {"exact": "1"}, "_as_is": {}}.items():
+                file = pictures.with_name("found.pt")
+                peer(short, rule, pictures, found=str(file), **more)
+                theirs = torch.load(file, weights_only=True)
+                apart = float((ours - theirs).abs().max() / theirs.abs().max())
+                figures[f"relevance_{short}{rule}_difference{what}"] = apart
     return figures
 
 

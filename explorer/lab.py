@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +45,12 @@ class Lab(Protocol):
     ) -> np.ndarray:
         """f32[K,D]: signed relevance of the lower layer's channels for the neuron in each
         reference, summed over space, not normalised. ``attribution`` is "gradient" or "lrp"."""
+
+    def relevances(
+        self, references: Sequence[References], lower: Layer, attribution: str, report: Report
+    ) -> None:
+        """Compute ``relevance`` for neurons of one layer together, for when it is asked: a picture
+        that several of them cite is worked on once. Goes on where it was interrupted."""
 
     def activations(self, layer: str, index: np.ndarray, report: Report) -> np.ndarray:
         """f32[K,C]: spatial means of all channels of a layer in those pictures, read from the

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +42,7 @@ def sweep(room: Room, question: Question, identity: Identity, report: Report) ->
     channels = np.arange(first, last + 1, dtype=np.int32)
     k = np.zeros(len(channels), np.int32)
     silhouette, stability = (np.full(len(channels), np.nan, np.float32) for _ in range(2))
-    room.lab(question, identity).scan(question.subject, report)
+    prepare(room, question, identity, channels.tolist(), args, report)
     for at, channel in enumerate(channels.tolist()):
         try:
             now = part(report, at, len(channels), f"neuron {channel}")
@@ -66,6 +67,28 @@ def sweep(room: Room, question: Question, identity: Identity, report: Report) ->
         stability=stability,
         seconds=time.monotonic() - start,
     )
+
+
+def prepare(
+    room: Room,
+    question: Question,
+    identity: Identity,
+    channels: Sequence[int],
+    args: Mapping[str, Any],
+    report: Report,
+) -> None:
+    """What a method computes for many neurons at once, for those whose split is not stored."""
+    lab, method = room.lab(question, identity), method_named(args["method"])
+    lab.scan(question.subject, report)
+    waiting = []
+    for channel in channels:
+        neuron = Neuron(question.workspace.name, question.subject, channel)
+        about = replace(question, kind="split", subject=neuron.address, args=args)
+        if key(about, identity) not in room.store:
+            with suppress(DeadNeuron):
+                query = query_from(args["references"])
+                waiting.append(lab.references(neuron, query, report))
+    method.prepare(lab, waiting, read_params(method.Params, args["params"]), report)
 
 
 def evaluation(

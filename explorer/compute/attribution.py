@@ -9,6 +9,7 @@ however many channels ask for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -102,7 +103,7 @@ def _pulled(
         starts = _starts(values, seed, places).reshape(-1, *z.shape[2:])
         turns = _turns(image)
         count = int(turns.max()) + 1
-        at_once = max(1, WIDTH // len(images))
+        at_once = math.ceil(count / math.ceil(count / max(1, WIDTH // len(images))))
         for first in range(0, count, at_once):
             now = (turns >= first) & (turns < first + at_once)
             at = turns[now] - first, image[now]

@@ -12,20 +12,19 @@ import torch
 
 from explorer import browse
 from explorer.arrays import ScanArrays
-from explorer.compute import attribution, projections
+from explorer.compute import attribution, grouped, projections
 from explorer.compute.batching import in_batches
 from explorer.compute.clock import Clock
 from explorer.compute.crops import boxes_and_heat
 from explorer.compute.embedding import resolve
-from explorer.compute.scan import scan, to_input
+from explorer.compute.lower_maps import LowerMaps
+from explorer.compute.scan import scan
 from explorer.compute.shelf import Shelf
+from explorer.compute.views import Views
 from explorer.embedders import identity as identity_of_embedder
-from explorer.images.pictures import view
 from explorer.keys import Identity, Question, digest, key
 from explorer.lab import Report
 from explorer.networks.graph import Network
-from explorer.networks.slices import Slice
-from explorer.recent import Recent
 from explorer.records import (
     Crops,
     Directions,
@@ -42,12 +41,9 @@ from explorer.records import (
 )
 from explorer.store import Store
 
-RELEVANCE_BATCH = 25
+RELEVANCE_BATCH = 50
 HEAT_BATCH = 10
 EMBED_BATCH = 25
-VIEWS_KEPT = 192 * 2**20
-MAPS_KEPT = 256 * 2**20
-"""Bytes of pictures, and of lower maps, that stay in memory for the next neuron."""
 
 T = TypeVar("T")
 
@@ -70,8 +66,9 @@ class DeviceLab:
         self._shelf = shelf
         self._store = store
         self._arrays = ScanArrays(cache / "scans" / identity.scans)
-        self._views: Recent[np.ndarray] = Recent(VIEWS_KEPT)
-        self._maps: Recent[tuple[torch.Tensor, ...]] = Recent(MAPS_KEPT)
+        self._views = Views(images, lambda: self.model)
+        self._maps = LowerMaps(self._views.inputs)
+        self._sweeps = cache / "sweeps" / identity.scans
         self.clock = Clock()
 
     @property
@@ -120,36 +117,62 @@ class DeviceLab:
     def directions(self, layer: str, report: Report) -> Directions:
         """The singular directions of a layer's scan."""
         means = self.scan(layer, report).mean
-        return self._stored(
-            "directions",
-            layer,
-            {},
-            Directions,
-            lambda: projections.directions(layer, means, report),
-        )
+
+        def make() -> Directions:
+            return projections.directions(layer, means, report)
+
+        return self._stored("directions", layer, {}, Directions, make)
 
     def relevance(
         self, references: References, lower: Layer, rule: str, report: Report
     ) -> np.ndarray:
         """f32[K,D], see Lab. Only the sub-network between the layers is differentiated."""
         neuron = references.neuron
-        args = {"references": asdict(references.query), "lower": lower.name, "rule": rule}
 
         def make() -> Rows:
-            piece = self.model.slice(lower.name, neuron.layer)
-            channels = torch.full((RELEVANCE_BATCH,), neuron.channel, device=self.model.device)
+            attribute = self._attributing(neuron.layer, lower, rule)
 
             def part(index: np.ndarray) -> np.ndarray:
-                inputs = self._inputs(index, piece)
-                rows = torch.arange(len(index), device=self.model.device)
-                found = attribution.relevance(piece, inputs, channels[: len(index)], rows, rule)
-                return found.float().cpu().numpy()
+                return attribute(index, np.full(len(index), neuron.channel), np.arange(len(index)))
 
             with self.clock.stage("relevance"):
                 parts = self._parts(part, references.index, RELEVANCE_BATCH, "Relevance", report)
                 return Rows(np.concatenate(list(parts)), lower.name)
 
-        return self._stored("relevance", neuron.address, args, Rows, make).values
+        return self._kept(self._relevance_key(references, lower, rule), Rows, make).values
+
+    def relevances(
+        self, references: Sequence[References], lower: Layer, rule: str, report: Report
+    ) -> None:
+        """See Lab."""
+        wanted = {self._relevance_key(each, lower, rule): each for each in references}
+        names = [name for name in wanted if name not in self._store]
+        if not names:
+            return
+        pairs = grouped.Pairs([wanted[name] for name in names])
+        layer = references[0].neuron.layer
+        folder = self._sweeps / digest(layer, lower.name, rule, references[0].query)
+        ledger = grouped.Ledger(folder, digest(names), lower.channels, len(pairs.picture))
+        attribute = self._attributing(layer, lower, rule)
+        with self.clock.stage("relevance"), ledger:
+            made = grouped.rows_of(ledger, pairs, attribute, report)
+            for name, rows in zip(names, made, strict=True):
+                self._store.put(name, Rows(rows, lower.name))
+
+    def _attributing(self, upper: str, lower: Layer, rule: str) -> grouped.Relevance:
+        """Relevance f32[P,D] of pairs of a picture and a channel of the upper layer."""
+        piece = self.model.slice(lower.name, upper)
+
+        def attribute(pictures: np.ndarray, channels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            inputs = self._maps.of(self.model, piece, pictures)
+            pairs = torch.from_numpy(channels), torch.from_numpy(rows)
+            return attribution.relevance(piece, inputs, *pairs, rule).float().cpu().numpy()
+
+        return attribute
+
+    def _relevance_key(self, references: References, lower: Layer, rule: str) -> str:
+        args = {"references": asdict(references.query), "lower": lower.name, "rule": rule}
+        return self._key("relevance", references.neuron.address, args)
 
     def activations(self, layer: str, index: np.ndarray, report: Report) -> np.ndarray:
         """f32[K,C], see Lab."""
@@ -186,7 +209,7 @@ class DeviceLab:
         def part(index: np.ndarray) -> np.ndarray:
             channels = torch.full((len(index),), neuron.channel, device=self.model.device)
             places = torch.tensor([positions[int(i)] for i in index], device=self.model.device)
-            heat = attribution.heat(piece, self._input(index), channels, places, rule)
+            heat = attribution.heat(piece, self._views.inputs(index), channels, places, rule)
             return heat.float().cpu().numpy()
 
         with self.clock.stage("crops"):
@@ -196,10 +219,9 @@ class DeviceLab:
 
     def _whole(self, references: References) -> Crops:
         count = len(references.index)
-        box = self._whole_boxes(count)
-        heat = np.zeros((count, 1, 1), np.uint8)
+        heat, degenerate = np.zeros((count, 1, 1), np.uint8), np.ones(count, bool)
         about = references.neuron, references.query, references.index
-        return Crops(*about, box, heat, np.ones(count, bool), "none")
+        return Crops(*about, self._whole_boxes(count), heat, degenerate, "none")
 
     def _whole_boxes(self, count: int) -> np.ndarray:
         size = self.network.preprocess.crop
@@ -248,7 +270,12 @@ class DeviceLab:
         self, kind: str, subject: str, args: Mapping[str, Any], what: type[T], make: Callable[[], T]
     ) -> T:
         """An answer of the store, or made and stored now: questions share what they need."""
-        name = key(Question(kind, self.workspace, subject, args), self.identity)
+        return self._kept(self._key(kind, subject, args), what, make)
+
+    def _key(self, kind: str, subject: str, args: Mapping[str, Any]) -> str:
+        return key(Question(kind, self.workspace, subject, args), self.identity)
+
+    def _kept(self, name: str, what: type[T], make: Callable[[], T]) -> T:
         found = self._store.get(name)
         if not isinstance(found, what):
             found = make()
@@ -268,27 +295,6 @@ class DeviceLab:
             report(start / len(items), f"{what}: {start} of {len(items)}")
             yield from in_batches(function, items[start : start + size], size)
 
-    def _inputs(self, index: np.ndarray, piece: Slice) -> tuple[torch.Tensor, ...]:
-        """What a slice takes for these pictures; each runs up to the lower layer once."""
-        names = {int(image): (piece.lower, piece.upper, int(image)) for image in index}
-        held = {image: self._maps.get(name) for image, name in names.items()}
-        missing = [image for image, found in held.items() if found is None]
-        if missing:
-            made = self.model.inputs(self._input(np.array(missing)), piece)
-            for row, image in enumerate(missing):
-                own = tuple(each[row : row + 1].clone() for each in made)
-                self._maps.put(names[image], own, sum(each.nbytes for each in own))
-                held[image] = own
-        rows = [held[int(image)] or () for image in index]
-        return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
-
-    def _input(self, index: np.ndarray) -> torch.Tensor:
-        return to_input(np.stack([self.view(int(image)) for image in index]), self.model)
-
     def view(self, image: int) -> np.ndarray:
         """u8[S,S,3]: the picture as the network sees it."""
-        found = self._views.get(image)
-        if found is None:
-            found = view(self.images.root, self.images.paths[image], self.network.preprocess)
-            self._views.put(image, found, found.nbytes)
-        return found
+        return self._views.of(image)

@@ -7,6 +7,7 @@ below belong to different virtual neurons.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,6 +56,13 @@ def rows(
     return clustering.normalise(relevance), lower.name
 
 
+def prepare(lab: Lab, references: Sequence[References], params: Params, report: Report) -> None:
+    """The relevance of many neurons of one layer, each picture worked on once."""
+    for first in references[:1]:
+        layer = lab.network.layer(first.neuron.layer)
+        lab.relevances(references, _lower(lab, layer, params.lower), params.attribution, report)
+
+
 def _lower(lab: Lab, layer: Layer, wanted: str) -> Layer:
     name = wanted or layer.lower
     if not name:
@@ -84,4 +92,5 @@ METHOD = Method(
     rows=rows,
     split=split,
     assign=nearest_centroid,
+    prepare=prepare,
 )

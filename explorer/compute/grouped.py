@@ -1,0 +1,143 @@
+"""Relevance of many neurons, picture by picture, so that a picture runs forward once however many
+cite it. Rows are kept in a file as they come, so that a sweep goes on where it ended."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from explorer.compute.batching import in_batches
+from explorer.disk import private_folder, storing
+from explorer.lab import Report
+from explorer.records import References
+
+PAIRS = 128
+PICTURES = 32
+"""How many pairs, and at most how many pictures, a batch holds."""
+NOTE_SECONDS = 5.0
+"""How often what is done is noted: what a kill costs."""
+
+Relevance = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""(pictures i64[B], channels i64[P], the picture of each pair, 0 to B-1, i64[P]) -> f32[P,D]"""
+
+
+class Pairs:
+    """The references of many neurons as pairs of a picture and a channel, neuron after neuron."""
+
+    def __init__(self, references: Sequence[References]) -> None:
+        counts = [len(each.index) for each in references]
+        self.first = np.concatenate([[0], np.cumsum(counts)])
+        self.channel = np.repeat([each.neuron.channel for each in references], counts)
+        index = np.concatenate([each.index for each in references])
+        self.picture, self.row = np.unique(index, return_inverse=True)
+        self._order = np.argsort(self.row, kind="stable")
+        self._start = np.searchsorted(self.row[self._order], np.arange(len(self.picture) + 1))
+
+    def __len__(self) -> int:
+        return len(self.channel)
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """The pairs of some pictures, named by their rows, picture after picture."""
+        return np.concatenate([self._order[self._start[r] : self._start[r + 1]] for r in rows])
+
+    def batches(self, done: np.ndarray) -> Iterator[np.ndarray]:
+        """Rows of pictures not ``done`` bool[U], those of about equally many pairs together."""
+        counts = np.diff(self._start)
+        waiting = np.flatnonzero(~done)
+        waiting = waiting[np.argsort(-counts[waiting], kind="stable")]
+        while len(waiting):
+            size = int(np.clip(PAIRS // counts[waiting[0]], 1, PICTURES))
+            yield waiting[:size]
+            waiting = waiting[size:]
+
+
+class Ledger:
+    """Rows f32[P,D] on their way, in a folder of their own, and which of the pictures are done.
+    What another work of the same kind (``about`` tells them apart) left there is thrown away."""
+
+    def __init__(self, folder: Path, about: str, width: int, pictures: int) -> None:
+        private_folder(folder)
+        with storing(folder):
+            if [path.name for path in folder.iterdir()] != [about]:
+                shutil.rmtree(folder)
+        self.folder = folder = private_folder(folder / about)
+        self._width = width
+        self._noted = folder / "done"
+        self._fresh: list[int] = []
+        self._since = time.monotonic()
+        self.done = np.zeros(pictures, bool)
+        with storing(folder):
+            self._file = os.open(folder / "rows", os.O_RDWR | os.O_CREAT, 0o600)
+            if self._noted.exists():
+                self.done[np.fromfile(self._noted, "<i8")] = True
+
+    def write(self, pictures: np.ndarray, pairs: np.ndarray, rows: np.ndarray) -> None:
+        """Keep the rows of these pairs, which are all those of these pictures."""
+        with storing(self.folder):
+            for pair, row in zip(pairs.tolist(), np.asarray(rows, np.float32), strict=True):
+                os.pwrite(self._file, row.tobytes(), 4 * self._width * pair)
+        self.done[pictures] = True
+        self._fresh += pictures.tolist()
+        if time.monotonic() - self._since > NOTE_SECONDS:
+            self._note()
+
+    def read(self, first: int, end: int) -> np.ndarray:
+        """f32[end - first, D]: the rows of successive pairs."""
+        size = 4 * self._width
+        with storing(self.folder):
+            data = os.pread(self._file, size * (end - first), size * first)
+        return np.frombuffer(data, np.float32).reshape(end - first, self._width)
+
+    def remove(self) -> None:
+        """Nothing of it is needed any more."""
+        with storing(self.folder):
+            shutil.rmtree(self.folder.parent)
+        self._fresh = []
+
+    def _note(self) -> None:
+        with storing(self.folder):
+            os.fsync(self._file)
+            with open(self._noted, "ab") as file:
+                file.write(np.array(self._fresh, "<i8").tobytes())
+        self._fresh, self._since = [], time.monotonic()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._fresh:
+            self._note()
+        os.close(self._file)
+
+
+def rows_of(
+    ledger: Ledger, pairs: Pairs, relevance: Relevance, report: Report
+) -> Iterator[np.ndarray]:
+    """Neuron after neuron, the rows f32[K,D] of its references, when all are there. Batches halve
+    where memory is short."""
+
+    def part(rows: np.ndarray) -> None:
+        chosen = pairs.of(rows)
+        image = np.searchsorted(np.sort(rows), pairs.row[chosen])
+        found = relevance(pairs.picture[np.sort(rows)], pairs.channel[chosen], image)
+        ledger.write(rows, chosen, found)
+
+    for rows in pairs.batches(ledger.done):
+        done = int(ledger.done.sum())
+        report(done / len(ledger.done), f"Relevance: {done:,} of {len(ledger.done):,} pictures")
+        in_batches(part, rows, len(rows))
+    for first, end in itertools.pairwise(pairs.first.tolist()):
+        yield ledger.read(first, end)
+    ledger.remove()

@@ -1,0 +1,187 @@
+"""Sweeps by picture: the same answers as one by one, going on after an end, short of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings
+
+from explorer.answers.room import Room
+from explorer.compute import grouped
+from explorer.compute.device_lab import DeviceLab
+from explorer.images import sets
+from explorer.keys import Identity
+from explorer.networks.identity import identity
+from explorer.records import Cancelled, Layer, Neuron, OutOfMemory, ReferenceQuery, References
+from explorer.store import Store
+
+CHANNELS = (3, 4, 9, 20)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
+    folder = tmp_path_factory.mktemp("grouped")
+    settings = tiny_settings(folder, draw_pictures(folder / "pictures"))
+    return Room(settings, Store(settings.cache_dir, 1.0))
+
+
+@pytest.fixture
+def lab(room: Room, tmp_path: Path) -> DeviceLab:
+    """A Lab on the tiny network that remembers nothing."""
+    workspace = room.settings.workspaces[0]
+    images = sets.open_set(workspace.images, room.settings.data_dir)
+    who = Identity(identity(NETWORK, WEIGHTS), images.digest)
+    return DeviceLab(workspace, who, images, room.shelf, Store(tmp_path, 1.0), tmp_path)
+
+
+def silent(fraction: float, message: str) -> None:
+    """Progress goes nowhere."""
+
+
+def references(lab: DeviceLab) -> list[References]:
+    query = ReferenceQuery(count=12)
+    return [lab.references(Neuron("tiny", LAYER, c), query, silent) for c in CHANNELS]
+
+
+@pytest.fixture
+def lower(lab: DeviceLab) -> Layer:
+    return lab.network.layer(LOWER)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each batch of relevance has."""
+    sizes: list[int] = []
+    real = DeviceLab._attributing
+
+    def watched(self: DeviceLab, *args: Any) -> grouped.Relevance:
+        attribute = real(self, *args)
+
+        def count(pictures: np.ndarray, *pairs: np.ndarray) -> np.ndarray:
+            sizes.append(len(pictures))
+            return attribute(pictures, *pairs)
+
+        return count
+
+    monkeypatch.setattr(DeviceLab, "_attributing", watched)
+    return sizes
+
+
+@pytest.mark.parametrize("rule", ["gradient", "lrp"])
+def test_together_is_as_one_by_one(
+    lab: DeviceLab, room: Room, lower: Layer, rule: str, counted: list[int], tmp_path: Path
+) -> None:
+    asked = references(lab)
+    lab.relevances(asked, lower, rule, silent)
+    pictures = len(np.unique(np.concatenate([each.index for each in asked])))
+    assert sum(counted) == pictures < sum(len(each.index) for each in asked)
+    together = [lab.relevance(each, lower, rule, silent) for each in asked]
+    assert sum(counted) == pictures, "all was there"
+    alone = DeviceLab(
+        lab.workspace,
+        lab.identity,
+        lab.images,
+        room.shelf,
+        Store(tmp_path / "other", 1.0),
+        tmp_path,
+    )
+    for each, found in zip(asked, together, strict=True):
+        truth = alone.relevance(each, lower, rule, silent)
+        np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5 * np.abs(truth).max())
+    assert not list((tmp_path / "sweeps").rglob("rows"))
+
+
+def test_it_goes_on_where_it_ended(
+    lab: DeviceLab, lower: Layer, counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouped, "PICTURES", 4)
+    asked = references(lab)
+
+    def stopping(fraction: float, message: str) -> None:
+        if len(counted) == 3:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        lab.relevances(asked, lower, "lrp", stopping)
+    assert counted == [4, 4, 4]
+    lab.relevances(asked, lower, "lrp", silent)
+    pictures = len(np.unique(np.concatenate([each.index for each in asked])))
+    assert sum(counted) == pictures
+
+
+def test_a_kill_costs_what_was_not_noted(tmp_path: Path) -> None:
+    pairs = np.arange(6)
+    killed = grouped.Ledger(tmp_path / "work", "one", 2, 3)
+    killed.write(np.array([0]), pairs[:2], np.ones((2, 2)))
+    killed._note()
+    killed.write(np.array([2]), pairs[2:4], np.ones((2, 2)))
+    again = grouped.Ledger(tmp_path / "work", "one", 2, 3)
+    assert again.done.tolist() == [True, False, False]
+    assert again.read(0, 2).tolist() == [[1, 1], [1, 1]]
+    other = grouped.Ledger(tmp_path / "work", "another", 2, 3)
+    assert not other.done.any()
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["another"]
+
+
+@pytest.fixture
+def scarce(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Memory for so many pictures at once and no more, in the forward pass of a slice."""
+    from explorer.compute.propagation import Propagation
+
+    once = Propagation.forward
+
+    def limit(pictures: int) -> None:
+        def forward(self: Propagation, *inputs: torch.Tensor) -> torch.Tensor:
+            if len(inputs[0]) > pictures:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return once(self, *inputs)
+
+        monkeypatch.setattr(Propagation, "forward", forward)
+
+    return limit
+
+
+def test_batches_halve_where_memory_is_short(
+    lab: DeviceLab, lower: Layer, counted: list[int], scarce: Callable[[int], None]
+) -> None:
+    asked = references(lab)
+    scarce(2)
+    lab.relevances(asked, lower, "lrp", silent)
+    assert max(counted) > 2
+    assert lab.relevance(asked[0], lower, "lrp", silent).any()
+
+
+def test_memory_for_not_one_picture_is_said_in_a_sentence(
+    lab: DeviceLab, lower: Layer, scarce: Callable[[int], None]
+) -> None:
+    scarce(0)
+    with pytest.raises(OutOfMemory, match="a single picture"):
+        lab.relevances(references(lab), lower, "lrp", silent)
+
+
+def test_pictures_of_equally_many_pairs_go_together() -> None:
+    query = ReferenceQuery(count=5)
+    cited = [[0, 1, 2], [1, 2], [2, 7]]
+    asked = [
+        References(
+            Neuron("w", "l", n),
+            query,
+            np.array(i),
+            np.ones(len(i), np.float32),
+            np.zeros(len(i), int),
+        )
+        for n, i in enumerate(cited)
+    ]
+    pairs = grouped.Pairs(asked)
+    assert pairs.picture.tolist() == [0, 1, 2, 7]
+    order = np.concatenate(list(pairs.batches(np.zeros(4, bool))))
+    assert order.tolist() == [2, 1, 0, 3]
+    chosen = pairs.of(order)
+    assert sorted(chosen.tolist()) == list(range(7))
+    assert pairs.picture[pairs.row[chosen]].tolist() == [2, 2, 2, 1, 1, 0, 7]
+    assert list(pairs.batches(np.ones(4, bool))) == []
