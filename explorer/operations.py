@@ -58,6 +58,24 @@ class Wanted:
     derive: int = DERIVED
 
 
+def advice(wanted: Wanted, channels: int, looked: int) -> str:
+    """What to loosen where no candidate was found among ``looked`` of a layer's ``channels``.
+
+    tau = 0.03 is the paper's, for a layer of 2,048 channels of which few matter to a class. Where
+    relevance is spread evenly a channel has 1 / channels of it; a few times that is far from noise.
+    """
+    start = f"None of {looked:,} channels is polysemantic by these thresholds: "
+    if wanted.by == "splits":
+        return f"{start}raise the cosine (gamma), or let more splits be made (derive)."
+    spread = f"{4 / channels:.1g}"
+    if wanted.tau > float(spread):
+        return (
+            f"{start}lower the importance (tau) to {spread}, four times an even share among "
+            f"{channels:,} channels, and the share of pictures to 0.5."
+        )
+    return f"{start}lower the share of pictures (share), or raise the cosine (gamma)."
+
+
 def operation(text: str) -> Operation:
     """Read the text form of an operation; BadInput when it is none."""
     parts = text.split("~")
@@ -146,7 +164,11 @@ def report(workspace: Workspace, operations: Sequence[Operation], pictures: int)
         Neuron.parse(workspace.name, each.neuron)
     if not 1 <= pictures <= 1_000_000:
         raise BadInput(f"Compare the networks on at least one picture, not on {pictures}.")
-    args = {"operations": [each.text for each in operations], "pictures": pictures}
+    args = {
+        "operations": [each.text for each in operations],
+        "pictures": pictures,
+        "embedder": workspace.embedder,
+    }
     channels = f" and {len(operations) - 1} more" if len(operations) > 1 else ""
     title = f"Dividing channel {operations[0].neuron[:60]}{channels}"
     return Question("surgery", workspace, "", args, title)

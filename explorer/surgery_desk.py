@@ -40,22 +40,30 @@ class SurgeryDesk:
         return self._desk.ask(question, opened.identity, asker, Candidates)
 
     def pictures(
-        self, made: Maker, pairs: Sequence[tuple[int, int]], ws: str, count: int, asker: Asker
-    ) -> list[list[int]] | Status:
-        """For each channel and label, the label's pictures on which the channel fires most; in
-        order of the set where the layer that shows the channel is not scanned."""
+        self, found: Candidates, ws: str, most: int, count: int, asker: Asker
+    ) -> list[list[list[int]]] | Status:
+        """For both groups of the first ``most`` candidates, ``count`` pictures on which the channel
+        fires most; in order of the set where the layer that shows the channel is not scanned."""
+        if found.by == "splits":
+            return [
+                [[image for image in group if image >= 0][:count] for group in groups]
+                for groups in found.pictures[:most].tolist()
+            ]
         opened = self._desk.open(ws, asker)
         if isinstance(opened, Status):
             return opened
-        scan = self._desk.arrays(opened.identity).read(made.shown) if made.shown else None
-        found = []
-        for channel, label in pairs:
+        shown = found.maker.shown
+        scan = self._desk.arrays(opened.identity).read(shown) if shown else None
+
+        def best(channel: int, label: int) -> list[int]:
             own = np.flatnonzero(opened.images.labels == label)
             if scan is not None and channel < len(scan.maximum):
                 values = np.asarray(scan.maximum[channel, own], np.float32)
                 own = own[browse.highest(values, opened.images.sources[own], count)]
-            found.append([int(image) for image in own[:count]])
-        return found
+            return [int(image) for image in own[:count]]
+
+        pairs = zip(found.channel[:most].tolist(), found.groups[:most].tolist(), strict=True)
+        return [[best(channel, label) for label in labels] for channel, labels in pairs]
 
     def report(
         self,

@@ -7,7 +7,7 @@ frame.guard()
 import streamlit as st
 
 from explorer.records import ImageSet, NetworkInfo, Status
-from explorer.ui import explain_parts, incisions, surgery
+from explorer.ui import edited, explain_parts, incisions, surgery
 from explorer.ui.places import look
 from explorer.ui.session import section
 from explorer.ui.waiting import waiting
@@ -39,11 +39,11 @@ def page() -> None:
         incisions.network_measures(found)
         for number, each in reversed(list(enumerate(found.incisions))):
             with st.container(border=True):
-                incisions.incision(here, here.images, each, number)
+                incisions.incision(here, here.images, each, found.alignments[number], number)
         with section():
             explain_parts.divided(here.ws, listed, found.incisions[-1].edit.concepts)
         incisions.keep(current, listed)
-        incisions.files(here, here.network, listed)
+        edited.files(here, here.network, listed)
 
 
 page()

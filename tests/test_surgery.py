@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from explorer.compute.inputs import entering, outputs, sums
+from explorer.compute.inputs import entering, outputs, sums, units
 from explorer.compute.rewriting import edited_network
 from explorer.networks import dividing, surgery
 from explorer.networks.edit_list import from_json, to_json
@@ -62,6 +62,15 @@ def edit(model: nn.Module, layer: str, channel: int, concepts: int, seed: int = 
     return Edit(layer, channel, names, "symmetric", 0.5, owner)
 
 
+def fitted(model: nn.Module, layer: str, channel: int, concepts: int) -> Edit:
+    """An edit whose parts are numbers of their own."""
+    row = surgery.Rows.of(surgery.weighted(model, layer)).row(channel, layer).numpy()
+    drawn = np.random.default_rng(0).normal(size=(concepts, len(row))) * abs(row) * 3
+    parts = dividing.exact(drawn, row)
+    names = tuple("ABCDEFGH"[:concepts])
+    return Edit(layer, channel, names, "fitted", 0.5, dividing.holders(parts), parts)
+
+
 def difference(first: nn.Module, second: nn.Module, kind: torch.dtype) -> float:
     x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)).to(kind)
     made = [copied(model).to(kind)(x) for model in (first, second)]
@@ -86,6 +95,15 @@ def test_the_function_stays_for_every_kind_of_layer(
     before = surgery.weighted(small, layer).weight.shape[0]
     groups = 4 if layer == "grouped" else 1
     assert surgery.widened(edited) == {layer: (before, before + concepts * groups)}
+
+
+@pytest.mark.parametrize("layer", ["conv", "grouped", "point", "head"])
+@pytest.mark.parametrize("concepts", [2, 4])
+def test_the_function_stays_for_fitted_parts(small: nn.Module, layer: str, concepts: int) -> None:
+    edits = [fitted(small, layer, 5, concepts), edit(small, layer, 5, 2)]
+    edited = surgery.apply(small, edits)
+    assert difference(small, edited, torch.float32) < 1e-5
+    assert digest(surgery.restore(edited)) == digest(small), "merged weights are the weights"
 
 
 def test_edits_add_up_in_order_and_can_be_undone(small: nn.Module) -> None:
@@ -124,18 +142,21 @@ def test_sums_of_inputs_give_the_sums_of_outputs(small: nn.Module, layer: str) -
     module = surgery.weighted(small, layer)
     x = torch.randn(3, 3, 17, 16)
     h = entering(small, layer, x)
-    units = sums(module, h)
+    read = sums(module, h)
     weight = module.weight.flatten(1)
-    per = len(weight) // units.shape[1]
-    found = torch.cat(
-        [units[:, g] @ weight[g * per : (g + 1) * per].T for g in range(units.shape[1])], 1
-    )
+    groups = read.shape[1]
+    per = len(weight) // groups
+    found = torch.cat([read[:, g] @ weight[g * per : (g + 1) * per].T for g in range(groups)], 1)
     made = module(h)
     space = made.flatten(2) if made.dim() > 2 else made[..., None]
     wanted = (
         space.sum(2) - module.bias * space.shape[2] if module.bias is not None else space.sum(2)
     )
     assert torch.allclose(found, wanted, atol=1e-4)
+    last = slice((groups - 1) * per, None)
+    direct = units(module, h, groups - 1) @ weight[last].T
+    direct = direct if module.bias is None else direct + module.bias[last]
+    assert torch.allclose(direct.transpose(1, 2), space[:, last], atol=1e-4)
 
 
 def test_planted_channels_are_taken_apart() -> None:
@@ -148,7 +169,7 @@ def test_planted_channels_are_taken_apart() -> None:
     pictures[1, :, 20:] *= 10
     held_out = random.exponential(size=(200, 40))
     recovered = {}
-    for rule in dividing.RULES:
+    for rule in dividing.MASKS:
         owner = dividing.divide(first + second, pictures.mean(1), 0.5, rule)
         made = dividing.rows(first + second, owner, 2)
         recovered[rule] = min(
@@ -165,7 +186,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("edited")
     loaded = load(NETWORK, WEIGHTS)
     original = Original(loaded, (), CPU)
-    edits = [edit(original.model, "layer4.0.conv2", 3, 3), edit(original.model, "conv1.0", 1, 2)]
+    edits = [edit(original.model, "layer4.0.conv2", 3, 3), fitted(original.model, "conv1.0", 1, 2)]
     made = edited_network(original, edits)
     path = folder / "edited.json"
     path.write_text(made.edits)
@@ -202,6 +223,11 @@ def test_edits_go_on_from_a_loaded_network(files: Path) -> None:
     assert len(listed.edits) == 3
     assert listed.layers["layer4.0.conv2"] == (96, 101)
     assert to_json(listed) == again.edits
+    assert listed.edits[1].parts.shape == (2, 27)
+    document = json.loads(again.edits)
+    document["edits"][1]["parts"][0].pop()
+    with pytest.raises(BadInput, match="no list of edits"):
+        from_json(json.dumps(document), "again")
 
 
 def test_plain_pytorch_loads_it_as_the_docs_say(files: Path) -> None:
@@ -272,6 +298,8 @@ def test_edits_of_another_network_and_broken_weights_are_refused(small: nn.Modul
         surgery.apply(small, [replace(one, layer="conv")])
     with pytest.raises(BadInput, match="channels 0 to 9"):
         surgery.apply(small, [replace(one, channel=10)])
+    with pytest.raises(BadInput, match="another network"):
+        surgery.apply(small, [replace(fitted(small, "point", 2, 2), concepts=("A", "B", "C"))])
     small.point.weight[2, 0] = float("nan")
     with pytest.raises(BadInput, match="not finite numbers"):
         surgery.apply(small, [one])

@@ -59,10 +59,14 @@ def test_candidates_by_classes(capsys: pytest.CaptureFixture[str]) -> None:
     cosines = [each["cosine"] for each in found["candidates"]]
     assert cosines == sorted(cosines)
     for each in found["candidates"]:
-        assert {"channel", "groups", "cosine"} == set(each)
+        assert {"channel", "groups", "cosine", "pictures"} == set(each)
+        for label, pictures in zip(each["groups"], each["pictures"], strict=True):
+            assert len(pictures) == 8
+            assert all(path.startswith(f"{label}/") for path in pictures)
         assert set(each["groups"]) <= {"disc", "stripes", "square"}
     strict = run(capsys, "polysemantic", "conv1.6", *loose[:4], "--gamma", "0", "--least", "2")
     assert strict["candidates"] == []
+    assert "raise the cosine" in strict["notice"]
 
 
 def test_candidates_by_splits_need_no_labels(
@@ -80,7 +84,7 @@ def surgery(capsys: pytest.CaptureFixture[str], target: Path, *argv: str) -> dic
     return run(capsys, "surgery", *argv, "-o", str(target), "--pictures", "12")
 
 
-@pytest.mark.parametrize("rule", ["symmetric", "published"])
+@pytest.mark.parametrize("rule", ["symmetric", "published", "fitted"])
 def test_surgery_by_classes_prints_the_promised_fields(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, rule: str
 ) -> None:
@@ -96,6 +100,14 @@ def test_surgery_by_classes_prints_the_promised_fields(
         assert row[0] + row[1] - row[2] == pytest.approx(1, abs=1e-4)
     assert sum(found["inputs"].values()) == 192 * 9
     assert found["judged_on"] == [4, 4]
+    assert found["misplaced_null"] == 0.25
+    assert found["misplaced"] >= 0
+    aligned = found["alignment"]
+    assert (aligned["embedder"], aligned["intra"]["n"] <= 24) == (JUDGE, True)
+    for name in ("intra", "inter", "gap", "correlation"):
+        assert {"value", "null", "null_sd", "n"} == set(aligned[name])
+    assert {each["part"] for each in found["top_labels"]} == {"original", "disc", "stripes"}
+    assert 0 < found["purity_null"] < 1
     assert found["file"].endswith("edited.json")
     assert (tmp_path / "edited.safetensors").is_file()
 

@@ -66,7 +66,10 @@ def divided(serve: Serve, answered: Backend, **query: str) -> AppTest:
 def test_a_division_is_judged(serve: Serve, answered: Backend) -> None:
     app = divided(serve, answered, groups="0,2")
     said = words(app)
-    for part in ("Channel 3 of layer4.0.conv1", "Ideal is 1", "Keep it", "Before and after"):
+    for part in (
+        *("Channel 3 of layer4.0.conv1", "Ideal is 1", "Keep it", "Before and after"),
+        *("Misplaced", "Are the parts' pictures more alike?"),
+    ):
         assert part in said, part
     labels = {each.label: each.value for each in app.metric}
     assert labels["First class changed"] == "0 of 24"

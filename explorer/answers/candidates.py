@@ -28,6 +28,7 @@ from explorer.records import (
     Split,
 )
 
+PICTURES = 8
 STABLE = 0.5
 """Stability from which a split counts for candidates."""
 
@@ -58,9 +59,9 @@ def candidates(room: Room, question: Question, identity: Identity, report: Repor
         )
     layer = original.layer(made.path)
     pairs = list(unlike(layer, found, wanted.share, wanted.gamma, wanted.least))
-    return _candidates(
-        made, "classes", lab.images.label_names, pairs, made.channels, found.how, found.seconds
-    )
+    pictures = np.zeros((len(pairs), 2, 0), np.int32)
+    how = (made.channels, found.how, found.seconds)
+    return _candidates(made, wanted, lab.images.label_names, pairs, pictures, *how)
 
 
 def _by_splits(
@@ -77,9 +78,8 @@ def _by_splits(
     lab = room.lab(question, identity)
     if not made.shown:
         raise BadInput(f"No browsable layer shows the channels of {made.path}: choose another.")
-    maximum = lab.scan(made.shown, report).maximum
-    strength = np.array([maximum[channel].max() for channel in range(len(maximum))], np.float32)
-    pairs, derived, looked = [], 0, 0
+    strength = np.asarray(lab.scan(made.shown, report).maximum, np.float32).max(axis=1)
+    pairs, pictures, derived, looked = [], [], 0, 0
     for channel in np.argsort(-strength, kind="stable").tolist():
         asked = SplitQuestion(Neuron(question.workspace.name, made.shown, channel))
         name = key(questions.split(question.workspace, asked), identity)
@@ -94,10 +94,19 @@ def _by_splits(
             except (DeadNeuron, NoCluster):
                 continue
         looked += 1
-        pairs += _unlike_parts(found, wanted.gamma)
+        for pair in _unlike_parts(found, wanted.gamma):
+            pairs.append(pair)
+            pictures.append([_strongest(found, virtual) for virtual in pair[1:3]])
     names = tuple(letter(v) for v in range(operations.MOST_CONCEPTS))
+    shown = np.array(pictures, np.int32).reshape(-1, 2, PICTURES)
     how = f"{derived} splits made now"
-    return _candidates(made, "splits", names, pairs, looked, how, time.monotonic() - start)
+    return _candidates(made, wanted, names, pairs, shown, looked, how, time.monotonic() - start)
+
+
+def _strongest(split: Split, virtual: int) -> list[int]:
+    """The references of a virtual neuron that fire most, -1 where there are fewer."""
+    own: list[int] = split.references.index[split.labels == virtual][:PICTURES].tolist()
+    return own + [-1] * (PICTURES - len(own))
 
 
 def _unlike_parts(split: Split, gamma: float) -> list[tuple[int, int, int, float]]:
@@ -116,22 +125,26 @@ def _unlike_parts(split: Split, gamma: float) -> list[tuple[int, int, int, float
 
 def _candidates(
     made: Maker,
-    by: str,
+    wanted: Wanted,
     names: Sequence[str],
     pairs: Sequence[tuple[int, int, int, float]],
+    pictures: np.ndarray,
     looked: int,
     how: str,
     seconds: float,
 ) -> Candidates:
-    ordered = sorted(pairs, key=lambda pair: pair[3])
+    order = sorted(range(len(pairs)), key=lambda at: pairs[at][3])
+    ordered = [pairs[at] for at in order]
     return Candidates(
         maker=made,
-        by=by,
+        by=wanted.by,
         names=tuple(names),
         channel=np.array([pair[0] for pair in ordered], np.int32),
         groups=np.array([pair[1:3] for pair in ordered], np.int32).reshape(-1, 2),
         cosine=np.array([pair[3] for pair in ordered], np.float32),
+        pictures=pictures[order],
         looked=looked,
+        advice="" if pairs else operations.advice(wanted, made.channels, looked),
         how=how,
         seconds=seconds,
     )

@@ -10,7 +10,10 @@ import numpy as np
 from explorer import operations, questions
 from explorer.answers import neuron
 from explorer.answers.room import Room
+from explorer.compute.clustering import distances
 from explorer.compute.comparing import compare
+from explorer.compute.device_lab import DeviceLab
+from explorer.compute.embedding import resolve
 from explorer.compute.incision import Concept, divided, incise
 from explorer.compute.judging import spread
 from explorer.compute.rewriting import edited_network
@@ -23,13 +26,19 @@ from explorer.records import (
     BadInput,
     Edit,
     EditedNetwork,
+    EmbedderInfo,
     Incision,
     Maker,
     Neuron,
     PartResponses,
+    PartsAlignment,
     Split,
     SurgeryReport,
 )
+from explorer.scores.alignment import alignment as judge
+
+SEED = 0
+"""Of the nulls of alignments."""
 
 
 def maker(room: Room, question: Question, identity: Identity, report: Report) -> Maker:
@@ -65,8 +74,40 @@ def surgery(room: Room, question: Question, identity: Identity, report: Report) 
     lab = room.lab(question, identity)
     incisions = _incisions(room, question, identity, report)
     pictures = spread(len(lab.images), question.args["pictures"])
-    found = compare(lab, original_of(room, question, identity), incisions, pictures, report)
+    info = resolve(question.args["embedder"], room.shelf.embedder)
+    alignments = [_alignment(lab, each, info, report) for each in incisions]
+    original = original_of(room, question, identity)
+    found = compare(lab, original, incisions, alignments, pictures, report)
     return SurgeryReport(**(vars(found) | {"seconds": time.monotonic() - start}))
+
+
+def _alignment(
+    lab: DeviceLab, found: Incision, info: EmbedderInfo, report: Report
+) -> PartsAlignment:
+    """How alike the highest pictures of the channel are, and those of its parts."""
+    before = found.top[0][found.top[0] >= 0].astype(np.int64)
+    best: dict[int, tuple[float, int]] = {}
+    rows: dict[int, np.ndarray] = {}
+    for part, (top, peaks) in enumerate(zip(found.top[1:], found.peaks[1:], strict=True)):
+        for image, peak in zip(top.tolist(), peaks, strict=True):
+            if image >= 0:
+                best[image] = max(best.get(image, (-np.inf, 0)), (float(peak[part]), part))
+                rows[image] = peak
+    after = np.array(sorted(best), np.int64)
+    labels = np.array([best[image][1] for image in after.tolist()], np.int64)
+    whole = lab.embed(info.used, before, None, report)
+    apart = distances(whole)[np.triu_indices(len(before), 1)]
+    return PartsAlignment(
+        before=float(apart.mean()) if apart.size else float("nan"),
+        pictures=len(before),
+        after=judge(
+            info,
+            lab.embed(info.used, after, None, report),
+            np.stack([rows[image] for image in after.tolist()]),
+            labels,
+            SEED,
+        ),
+    )
 
 
 def edited(room: Room, question: Question, identity: Identity, report: Report) -> EditedNetwork:

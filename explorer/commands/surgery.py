@@ -10,11 +10,20 @@ from typing import Any
 import numpy as np
 
 from explorer.commands.command import Command, Found
+from explorer.networks.dividing import RULES
 from explorer.operations import PICTURES, Operation, Wanted, labels_named, renamed
-from explorer.records import BadInput, EditedNetwork, ImageSet, Incision, Unavailable
+from explorer.records import (
+    BadInput,
+    EditedNetwork,
+    ImageSet,
+    Incision,
+    PartsAlignment,
+    Unavailable,
+)
 from explorer.session import Session
 
-RULES = ("balanced", "symmetric", "published")
+GALLERY = 8
+"""Pictures that are named of each group of a candidate."""
 
 
 def polysemantic(args: argparse.Namespace) -> Found:
@@ -23,13 +32,20 @@ def polysemantic(args: argparse.Namespace) -> Found:
     ask = session.backend.surgery
     found = session.wait(lambda: ask.candidates(session.ws, args.layer, wanted, session.asker))
     assert found is not None, "it was asked to start"
+    images = session.wait(lambda: session.backend.images(session.ws, session.asker))
+    chosen = session.wait(
+        lambda: ask.pictures(found, session.ws, len(found.channel), GALLERY, session.asker)
+    )
     rows = [
         {
             "channel": int(channel),
             "groups": [found.names[group] for group in groups],
             "cosine": float(cosine),
+            "pictures": [[images.paths[image] for image in group] for group in pictures],
         }
-        for channel, groups, cosine in zip(found.channel, found.groups, found.cosine, strict=True)
+        for channel, groups, cosine, pictures in zip(
+            found.channel, found.groups, found.cosine, chosen, strict=True
+        )
     ]
     return {
         "layer": found.maker.path,
@@ -40,6 +56,7 @@ def polysemantic(args: argparse.Namespace) -> Found:
         "how": found.how,
         "seconds": found.seconds,
         "candidates": rows,
+        "notice": found.advice,
     }
 
 
@@ -55,7 +72,10 @@ def surgery(args: argparse.Namespace) -> Found:
     assert found is not None, "it was asked to start"
     network = session.wait(lambda: ask.surgery.edited(session.ws, listed, session.asker))
     _write(target, network)
-    incisions = [_described(each, images) for each in found.incisions]
+    incisions = [
+        _described(each, aligned, images)
+        for each, aligned in zip(found.incisions, found.alignments, strict=True)
+    ]
     names = ("difference64", "scale", "parameters", "multiplications", "seconds")
     return (
         incisions[0]
@@ -116,7 +136,7 @@ def _write(target: Path, network: EditedNetwork) -> None:
         raise Unavailable(f"{target} cannot be written: {error.strerror}.") from error
 
 
-def _described(incision: Incision, images: ImageSet) -> dict[str, Any]:
+def _described(incision: Incision, aligned: PartsAlignment, images: ImageSet) -> dict[str, Any]:
     edit = incision.edit
     parts = ["original", *edit.concepts]
     return {
@@ -135,6 +155,8 @@ def _described(incision: Incision, images: ImageSet) -> dict[str, Any]:
         "shares": incision.shares,
         "auc": incision.auc,
         "own_part_strongest": incision.correct,
+        "misplaced": incision.misplaced,
+        "misplaced_null": (len(edit.concepts) - 1) / len(edit.concepts) ** 2,
         "judged_on": incision.judged,
         "top_labels": [
             {
@@ -144,6 +166,16 @@ def _described(incision: Incision, images: ImageSet) -> dict[str, Any]:
             }
             for name, label, purity in zip(parts, incision.label, incision.purity, strict=True)
         ],
+        "purity_null": incision.purity_null,
+        "alignment": {
+            "embedder": aligned.after.embedder,
+            "notice": aligned.after.notice,
+            "before": aligned.before,
+        }
+        | {
+            name: asdict(getattr(aligned.after, name))
+            for name in ("intra", "inter", "gap", "correlation")
+        },
     }
 
 

@@ -16,7 +16,7 @@ from explorer.compute.passes import batch, passing, targets_of
 from explorer.lab import Report
 from explorer.networks import surgery
 from explorer.networks.original import Original
-from explorer.records import Incision, SurgeryReport
+from explorer.records import Incision, PartsAlignment, SurgeryReport
 
 KINDS = (torch.float32, torch.float64)
 
@@ -25,6 +25,7 @@ def compare(
     lab: DeviceLab,
     original: Original,
     incisions: Sequence[Incision],
+    alignments: Sequence[PartsAlignment],
     pictures: np.ndarray,
     report: Report,
 ) -> SurgeryReport:
@@ -57,6 +58,7 @@ def compare(
     counted = [sum(p.numel() for p in model.parameters()) for model in pairs[0]]
     return SurgeryReport(
         incisions=tuple(incisions),
+        alignments=tuple(alignments),
         pictures=sum(len(each) for each in right),
         difference=max(differences[0]),
         difference64=max(differences[1]),

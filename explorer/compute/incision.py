@@ -6,26 +6,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from explorer.compute.device_lab import DeviceLab
-from explorer.compute.inputs import entering, outputs, sums
-from explorer.compute.judging import Responses, measures, references, spread
-from explorer.compute.passes import host, passing
+from explorer.compute.scalpel import Scalpel, taken_up
 from explorer.lab import Report
 from explorer.networks import dividing, surgery
 from explorer.networks.original import Original
-from explorer.networks.surgery import Rows, Weighted
 from explorer.records import BadInput, Edit, Incision, Maker, PartResponses
 
 EACH = 200
 """Pictures of a concept that are used at most, half to choose and half to judge."""
-RANKED = 2000
-"""Pictures among which the highest of each new channel are looked for at most."""
+WIDEST = 5000
+"""Inputs of a channel that least squares take at most: they need its square in memory."""
 
 
 @dataclass(frozen=True)
@@ -49,31 +43,21 @@ def incise(
 ) -> Incision:
     """Divide one channel among concepts and judge it; ``rho`` 0 chooses it. Half of each concept's
     pictures choose, by a fixed shuffle of their photographs; the other half judge."""
-    scalpel, rows = _scalpel(lab, original, maker, channel, before)
-    row = scalpel.row
-    halves = [_halves(lab, concept) for concept in concepts]
-    chosen = [half[0] for half in halves]
-    means = scalpel.means(chosen, report)
+    scalpel, rows = taken_up(lab, original, maker, channel, before)
+    drawn = [_drawn(lab, concept) for concept in concepts]
     tried = np.array([rho]) if rho else dividing.RHOS
-    owners = [dividing.divide(row, means, each, rule) for each in tried]
-    usable = [not dividing.empty(owner, len(concepts)) for owner in owners]
-    if not any(usable):
-        idle = [concepts[k].name for k in dividing.empty(owners[-1], len(concepts))]
-        advice = "choose a larger rho" if rho and rho < 1 else "choose other concepts"
-        raise BadInput(f"With rho {tried[-1]:g} no input is left for {idle[0]}: {advice}.")
-    values = scalpel.criteria(chosen, owners, usable, rule, report)
-    best = int(np.nanargmax(values))
+    choose = _fitted if rule == dividing.FITTED else _masked
+    choice = choose(scalpel, drawn, concepts, tried, rule, report)
     names = tuple(concept.name for concept in concepts)
-    edit = Edit(maker.path, channel, names, rule, float(tried[best]), owners[best])
-    judged = [half[1] for half in halves]
+    edit = Edit(maker.path, channel, names, rule, choice.rho, choice.owner, choice.parts)
     rows.apply(edit)
-    judgement = scalpel.judge(edit, judged, report)
+    judgement = scalpel.judge(edit, [each.judged for each in drawn], report)
     added = list(range(len(rows.weight) - len(names), len(rows.weight)))
     return Incision(
         edit=edit,
-        chosen=np.array([len(half) for half in chosen], np.int32),
+        chosen=np.array([len(each.chosen) for each in drawn], np.int32),
         rhos=tried.astype(np.float32),
-        criterion=values,
+        criterion=choice.values,
         places=np.array(rows.places(), np.int32)[[channel, *added]],
         shown=f"{maker.path}.split",
         **judgement,
@@ -89,8 +73,8 @@ def divided(
     report: Report,
 ) -> PartResponses:
     """What the channel of an edit and its parts give on all pictures."""
-    scalpel, _ = _scalpel(lab, original, maker, edit.channel, before)
-    made = dividing.rows(scalpel.row, edit.owner, len(edit.concepts))[:-1]
+    scalpel, _ = taken_up(lab, original, maker, edit.channel, before)
+    made = surgery.parts_of(scalpel.row, edit)[:-1]
     total = len(lab.images)
     found = scalpel.responses(np.arange(total), np.concatenate([scalpel.row[None], made]), report)
     mean, peak = (np.zeros((total, 1 + len(made)), np.float32) for _ in range(2))
@@ -100,99 +84,85 @@ def divided(
     return PartResponses(edit.concepts, mean, peak, known)
 
 
-def _scalpel(
-    lab: DeviceLab, original: Original, maker: Maker, channel: int, before: Sequence[Edit]
-) -> tuple[_Scalpel, Rows]:
-    """What cuts a channel of a layer as earlier edits left it, and the layer's rows."""
-    layer = original.layer(maker.path)
-    _, rows = surgery.edit_layer(layer, before)
-    row = surgery.as_numpy(rows, channel, maker.path)
-    turn = original.makers.orientation(maker.path, int(rows.merge[:, channel].abs().argmax()))
-    return _Scalpel(lab, original, maker, layer, rows, channel, row, turn), rows
+@dataclass(frozen=True)
+class _Drawn:
+    """A concept's pictures: those that choose, also in two ``folds``, and those that judge."""
+
+    chosen: np.ndarray
+    folds: tuple[np.ndarray, np.ndarray]
+    judged: np.ndarray
 
 
-class _Scalpel:
-    """One channel under the knife: passes over pictures that stop at its layer."""
+@dataclass(frozen=True)
+class _Choice:
+    """How to divide, and the criterion ``values`` f32[G] of all that was tried."""
 
-    def __init__(
-        self,
-        lab: DeviceLab,
-        original: Original,
-        maker: Maker,
-        layer: Weighted,
-        rows: Rows,
-        channel: int,
-        row: np.ndarray,
-        turn: int,
-    ) -> None:
-        self.lab, self.model, self.path, self.layer = lab, original.model, maker.path, layer
-        self.row, self.turn, self.group = row, turn, rows.group[channel]
-        self.bias = 0.0 if rows.bias is None else float(rows.bias[channel])
-
-    def means(self, groups: Sequence[np.ndarray], report: Report) -> np.ndarray:
-        """f64[n,I]: mean spatial sums of the inputs over the pictures of each concept."""
-
-        def read(x: Tensor, ids: np.ndarray) -> np.ndarray:
-            return host(sums(self.layer, entering(self.model, self.path, x))[:, self.group])
-
-        found = []
-        for pictures in groups:
-            parts = [units for _, units in passing(self.lab, pictures, read, "Inputs", report)]
-            found.append(np.concatenate(parts).astype(np.float64).mean(0))
-        return np.stack(found)
-
-    def criteria(
-        self,
-        groups: Sequence[np.ndarray],
-        owners: Sequence[np.ndarray],
-        usable: Sequence[bool],
-        rule: str,
-        report: Report,
-    ) -> np.ndarray:
-        """f32[G]: the criterion of each division, NaN where it cannot be used."""
-        values = np.full(len(owners), np.nan, np.float32)
-        at = np.flatnonzero(usable).tolist()
-        made = [dividing.rows(self.row, owners[each], len(groups))[:-1] for each in at]
-        concept = np.concatenate([np.full(len(each), k) for k, each in enumerate(groups)])
-        responses = self.responses(np.concatenate(groups), np.concatenate(made), report)
-        positive = responses.positive.reshape(len(responses.ids), len(at), len(groups))
-        order = {int(image): k for image, k in zip(np.concatenate(groups), concept, strict=True)}
-        whose = np.array([order[int(image)] for image in responses.ids])
-        for number, each in enumerate(at):
-            values[each] = dividing.criterion(positive[:, number], whose, rule)
-        return values
-
-    def responses(self, pictures: np.ndarray, rows: np.ndarray, report: Report) -> Responses:
-        """What rows [R,I] make of pictures."""
-        weight = torch.from_numpy(np.ascontiguousarray(rows)).to(self.layer.weight)
-        bias = torch.full((len(rows),), self.bias).to(weight)
-
-        def read(x: Tensor, ids: np.ndarray) -> tuple[np.ndarray, ...]:
-            entered = entering(self.model, self.path, x)
-            made = outputs(self.layer, entered, weight, bias, self.group)
-            turned = made * self.turn
-            parts = (turned.double().sum(2), turned.clamp(min=0).mean(2), turned.amax(2))
-            return tuple(host(part) for part in parts)
-
-        found: list[list[np.ndarray]] = [[], [], [], []]
-        for kept, parts in passing(self.lab, pictures, read, "Responses", report):
-            for into, part in zip(found, (kept, *parts), strict=True):
-                into.append(part)
-        return Responses(*(np.concatenate(each) for each in found))
-
-    def judge(self, edit: Edit, groups: Sequence[np.ndarray], report: Report) -> dict[str, Any]:
-        """The measures of an Incision, on pictures that did not choose it."""
-        made = dividing.rows(self.row, edit.owner, len(groups))
-        ranked = spread(len(self.lab.images), RANKED)
-        wanted = np.unique(np.concatenate([ranked, *groups]))
-        found = self.responses(wanted, np.concatenate([self.row[None], made]), report)
-        places = {int(image): at for at, image in enumerate(found.ids)}
-        own = [np.array([places[int(i)] for i in g if int(i) in places]) for g in groups]
-        return measures(found, own) | references(self.lab.images, found, len(groups))
+    values: np.ndarray
+    rho: float
+    owner: np.ndarray
+    parts: np.ndarray
 
 
-def _halves(lab: DeviceLab, concept: Concept) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures to choose by and pictures to judge by, no photograph in both."""
+def _masked(
+    scalpel: Scalpel,
+    drawn: Sequence[_Drawn],
+    concepts: Sequence[Concept],
+    tried: np.ndarray,
+    rule: str,
+    report: Report,
+) -> _Choice:
+    """Input units given to concepts; rho by the criterion on the pictures that choose."""
+    chosen = [each.chosen for each in drawn]
+    means = scalpel.means(chosen, report)
+    owners = [dividing.divide(scalpel.row, means, each, rule) for each in tried]
+    usable = [not dividing.empty(owner, len(concepts)) for owner in owners]
+    if not any(usable):
+        idle = [concepts[k].name for k in dividing.empty(owners[-1], len(concepts))]
+        given = len(tried) == 1 and tried[0] < 1
+        advice = "choose a larger rho" if given else "choose other concepts"
+        raise BadInput(f"With rho {tried[-1]:g} no input is left for {idle[0]}: {advice}.")
+    values = scalpel.criteria(chosen, owners, usable, rule, report)
+    best = int(np.nanargmax(values))
+    return _Choice(values, float(tried[best]), owners[best], np.zeros((0, 0), np.float32))
+
+
+def _fitted(
+    scalpel: Scalpel,
+    drawn: Sequence[_Drawn],
+    concepts: Sequence[Concept],
+    tried: np.ndarray,
+    rule: str,
+    report: Report,
+) -> _Choice:
+    """The numbers divided by least squares; rho by what is misplaced in one half of the
+    pictures that choose under the parts fitted to the other half."""
+    if len(scalpel.row) > WIDEST:
+        raise BadInput(
+            f"The {rule} rule works on up to {WIDEST:,} inputs per channel, and {scalpel.path} "
+            f"has {len(scalpel.row):,}: choose another rule."
+        )
+    folds = [scalpel.moments([each.folds[side] for each in drawn], report) for side in (0, 1)]
+    (first, seen), (second, more) = folds
+    silent = np.flatnonzero(np.minimum(seen, more) == 0)
+    if silent.size:
+        raise BadInput(
+            f"The channel fires on too few pictures of {concepts[silent[0]].name} for the "
+            f"{rule} rule: choose another concept or another rule."
+        )
+    report(0.9, "Fitting the parts")
+    values = np.full(1, np.nan, np.float32)
+    if len(tried) > 1:
+        values = dividing.crossed(scalpel.row, first, second, tried)
+    rho = float(tried[np.nanargmax(values) if len(tried) > 1 else 0])
+    share = (seen / (seen + more))[:, None, None]
+    every = share * first + (1 - share) * second
+    parts = dividing.exact(dividing.fitted(scalpel.row, every, rho), scalpel.row)
+    return _Choice(values, rho, dividing.holders(parts), parts)
+
+
+def _drawn(lab: DeviceLab, concept: Concept) -> _Drawn:
+    """Pictures to choose by and pictures to judge by, no photograph in both: quarters of a shuffle
+    that the contents of the image set fix."""
     sources = lab.images.sources[concept.pictures]
     seed = f"{lab.images.digest} {concept.name}"
     order = {
@@ -200,11 +170,13 @@ def _halves(lab: DeviceLab, concept: Concept) -> tuple[np.ndarray, np.ndarray]:
         for source in np.unique(sources).tolist()
     }
     ranked = sorted(order, key=lambda source: order[source])[:EACH]
-    halves = [np.isin(sources, ranked[side::2]) for side in (0, 1)]
-    first, second = (concept.pictures[half] for half in halves)
-    if not len(first) or not len(second):
+    one, two, three, four = (
+        concept.pictures[np.isin(sources, ranked[quarter::4])] for quarter in range(4)
+    )
+    chosen, judged = np.concatenate([one, three]), np.concatenate([two, four])
+    if not len(chosen) or not len(judged):
         raise BadInput(
             f"'{concept.name}' has too few pictures: each concept needs two photographs at least, "
             "one to choose by and one to judge by."
         )
-    return first, second
+    return _Drawn(chosen, (one, three), judged)

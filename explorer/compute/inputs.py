@@ -61,6 +61,17 @@ def sums(layer: Weighted, h: Tensor) -> Tensor:
     return units.reshape(len(h), layer.groups, -1)
 
 
+def units(layer: Weighted, h: Tensor, group: int) -> Tensor:
+    """[B,P,I]: what each input unit of a group reads at each of P places, in the order of the
+    weights."""
+    if isinstance(layer, nn.Linear):
+        return h.flatten(1, -2) if h.dim() > 2 else h[:, None]
+    width = layer.in_channels // layer.groups
+    part = _padded(layer, h)[:, group * width : (group + 1) * width]
+    kernel: dict[str, Any] = {"dilation": layer.dilation, "stride": layer.stride}
+    return F.unfold(part, cast(Any, layer.kernel_size), **kernel).transpose(1, 2)
+
+
 def outputs(layer: Weighted, h: Tensor, rows: Tensor, bias: Tensor | None, group: int) -> Tensor:
     """[B,R,P]: what rows [R,I] make of the inputs of a group at each of P places."""
     if isinstance(layer, nn.Linear):

@@ -14,17 +14,22 @@ from explorer.records import ImageSet
 
 TOP = 12
 BINS = 30
+DRAWS = 200
+"""Lots that make the null of the purity."""
 
 
 @dataclass(frozen=True)
 class Responses:
     """Per picture and row, the sign turned where the batch norm turns it: spatial sum f64, mean
-    positive part and peak f32, [N,R] each."""
+    positive part and peak f32, [N,R] each; and over the places where row 0 is above zero, sums of
+    the row's squares and of its products with row 0, f64[N,R]."""
 
     ids: np.ndarray
     total: np.ndarray
     positive: np.ndarray
     peak: np.ndarray
+    square: np.ndarray
+    cross: np.ndarray
 
 
 def measures(found: Responses, own: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -53,6 +58,7 @@ def measures(found: Responses, own: Sequence[np.ndarray]) -> dict[str, Any]:
         area[0] = np.nanmax([area[0], before])
         for row in range(concepts + 1):
             density[k, row] = np.histogram(positive[at, row], edges)[0]
+    wrong = [_misplaced(found, at, k, concepts) for k, at in enumerate(own)]
     right = [(parts[at].argmax(1) == k).mean() for k, at in enumerate(own)]
     return {
         "judged": np.array([len(at) for at in own], np.int32),
@@ -62,26 +68,42 @@ def measures(found: Responses, own: Sequence[np.ndarray]) -> dict[str, Any]:
         "share_errors": errors,
         "auc": area,
         "correct": float(np.mean(right)),
+        "misplaced": float(np.mean(wrong)),
         "density": density,
         "edges": edges.astype(np.float32),
     }
+
+
+def _misplaced(found: Responses, at: np.ndarray, own: int, concepts: int) -> float:
+    """Squared deviation of the parts from what each should give on pictures of concept ``own``,
+    over the channel's squares; NaN where it never fires."""
+    squares, crosses = found.square[at].sum(0), found.cross[at].sum(0)
+    wrong = squares[1 : concepts + 1].sum() - 2 * crosses[own + 1] + squares[0]
+    return float(wrong / squares[0] / concepts) if squares[0] > 0 else float("nan")
 
 
 def references(images: ImageSet, found: Responses, concepts: int) -> dict[str, Any]:
     """The highest pictures of the channel and of each part, and what they are labelled."""
     top = np.full((concepts + 1, TOP), -1, np.int32)
     value = np.zeros((concepts + 1, TOP), np.float32)
+    peaks = np.zeros((concepts + 1, TOP, concepts), np.float32)
     label, purity = np.full(concepts + 1, -1, np.int32), np.zeros(concepts + 1, np.float32)
     for row in range(concepts + 1):
         best = browse.highest(found.peak[:, row], images.sources[found.ids], TOP)
         top[row, : len(best)] = found.ids[best]
         value[row, : len(best)] = found.peak[best, row]
+        peaks[row, : len(best)] = found.peak[best, 1 : concepts + 1]
         label[row], purity[row] = browse.majority(images.labels[found.ids[best]])
+    random = np.random.default_rng(0)
+    count = min(TOP, len(found.ids))
+    lots = [random.choice(found.ids, count, replace=False) for _ in range(DRAWS)]
     return {
         "top": top,
         "value": value,
+        "peaks": peaks,
         "label": label,
         "purity": purity,
+        "purity_null": float(np.mean([browse.majority(images.labels[lot])[1] for lot in lots])),
         "ranked": len(found.ids),
     }
 

@@ -46,6 +46,7 @@ def to_json(listed: EditList) -> str:
             "rule": edit.rule,
             "rho": edit.rho,
             "owner": edit.owner.tolist(),
+            "parts": edit.parts.tolist(),
         }
         for edit in listed.edits
     ]
@@ -85,8 +86,13 @@ def _edit(found: Mapping[str, Any]) -> Edit:
     concepts = tuple(map(str, found["concepts"]))
     if owner.ndim != 1 or owner.min(initial=0) < -1 or owner.max(initial=-1) >= len(concepts):
         raise ValueError
+    parts = np.array(found["parts"], np.float32)
+    if not parts.size:
+        parts = parts.reshape(0, 0)
+    elif parts.shape != (len(concepts), len(owner)) or not np.isfinite(parts).all():
+        raise ValueError
     channel, rho = int(found["channel"]), float(found["rho"])
-    return Edit(str(found["layer"]), channel, concepts, str(found["rule"]), rho, owner)
+    return Edit(str(found["layer"]), channel, concepts, str(found["rule"]), rho, owner, parts)
 
 
 def read(path: Path) -> EditList:

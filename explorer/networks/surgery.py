@@ -62,13 +62,14 @@ class Rows:
         """Divide one row: d_1 takes its place, d_2 ... d_n and the residual come at the end."""
         row = self.row(edit.channel, edit.layer)
         concepts = len(edit.concepts)
-        if edit.owner.shape != row.shape or concepts < 2:
+        fits = edit.parts.shape in ((0, 0), (concepts, len(row)))
+        if edit.owner.shape != row.shape or concepts < 2 or not fits:
             raise BadInput(
                 f"The edit of {edit.layer}:{edit.channel} is for a layer with "
                 f"{len(edit.owner)} inputs per channel, not {len(row)}: it belongs to another "
                 "network."
             )
-        made = torch.from_numpy(dividing.rows(row.cpu().numpy(), edit.owner, concepts))
+        made = torch.from_numpy(parts_of(row.cpu().numpy(), edit))
         made = made.to(self.weight).reshape(-1, *self.weight.shape[1:])
         factors = torch.from_numpy(dividing.merge(concepts))
         parent = self.merge[:, edit.channel : edit.channel + 1]
@@ -89,6 +90,13 @@ class Rows:
             self.group[row] * (per + added) + (row % per if row < before else per + row - before)
             for row in range(len(self.weight))
         ]
+
+
+def parts_of(row: np.ndarray, edit: Edit) -> np.ndarray:
+    """f32[n+1,I]: d_1 ... d_n and the residual of a row f32[I], as an edit divides it."""
+    if edit.parts.size:
+        return dividing.completed(row, edit.parts).astype(np.float32)
+    return dividing.rows(row, edit.owner, len(edit.concepts))
 
 
 def divided(module: nn.Module | None) -> bool:

@@ -73,6 +73,7 @@ from explorer.records.surgery import (
     Incision,
     Maker,
     PartResponses,
+    PartsAlignment,
     SurgeryReport,
 )
 
@@ -117,6 +118,7 @@ __all__ = [
     "OutOfMemory",
     "PairedDifference",
     "PartResponses",
+    "PartsAlignment",
     "Preprocess",
     "Projection",
     "RangeAnalysis",

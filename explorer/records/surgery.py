@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from explorer.records.answers import Alignment
 
 
 @dataclass(frozen=True)
 class Edit:
     """One channel divided in the weights of the convolution or linear layer at module path
     ``layer``. ``owner`` i32[I] gives each input unit (an input channel at one kernel offset) the
-    number of its concept, -1 where the concepts share it. ``concepts`` are their names, ``rho`` and
-    ``rule`` how the owners were found. ``channel`` counts as in the layer before any edit;
-    numbers from its channels on are new ones, in the order in which edits made them."""
+    number of its concept, -1 where the concepts share it. ``parts`` f32[n,I] are the rows
+    d_1 ... d_n where the rule divides the numbers themselves (then ``owner`` says which part holds
+    most), and empty where it divides the units. ``concepts`` are their names, ``rho`` and ``rule``
+    how all this was found. ``channel`` counts as in the layer before any edit; numbers from its
+    channels on are new ones, in the order in which edits made them."""
 
     layer: str
     channel: int
@@ -21,6 +25,7 @@ class Edit:
     rule: str
     rho: float
     owner: np.ndarray
+    parts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,10 @@ class Candidates:
     """Channels that serve unlike things, most unlike first: ``channel`` i32[M], the two ``groups``
     i32[M,2] as numbers of ``names`` and the ``cosine`` f32[M] of their relevance vectors. ``by`` is
     "classes" or "splits" (then ``names`` are letters of virtual neurons); ``looked`` counts the
-    channels that could be judged; ``how`` and ``seconds`` say what it took."""
+    channels that could be judged; ``pictures`` i32[M,2,P] are, by splits, the references that fire
+    most of both virtual neurons (-1 pads; P = 0 by classes, whose pictures the labels tell);
+    ``advice`` says in a sentence what to loosen where nothing was found, else ""; ``how`` and
+    ``seconds`` say what it took."""
 
     maker: Maker
     by: str
@@ -69,7 +77,9 @@ class Candidates:
     channel: np.ndarray
     groups: np.ndarray
     cosine: np.ndarray
+    pictures: np.ndarray
     looked: int
+    advice: str
     how: str
     seconds: float
 
@@ -87,9 +97,14 @@ class Incision:
     each d over that of all, with standard errors ``share_errors``. ``auc`` f32[R]:
     how well the positive part of row i tells concept i from the others (row 0: the best that the
     channel itself can), 0.5 is chance. ``correct`` f32: share of pictures whose own d is the
-    strongest. ``density`` i64[n,R,B]: pictures per concept and row whose mean positive part lies
-    between ``edges`` f32[B+1]. ``top`` i32[R,T] highest pictures of all ``ranked`` (-1 pads),
-    ``value`` f32[R,T], their most frequent ``label`` i32[R] (-1: none) and its ``purity`` f32[R].
+    strongest. ``misplaced`` f32: squared deviation of the parts from what each should give (the
+    channel's output on its own pictures, nothing on the others) where the channel fires, over the
+    squared output of the channel; 0 is ideal, (n-1)/n^2 what equal parts w / n have.
+    ``density`` i64[n,R,B]: pictures per concept and row whose mean positive part lies between
+    ``edges`` f32[B+1]. ``top`` i32[R,T] highest pictures of all ``ranked`` (-1 pads), ``value``
+    f32[R,T], ``peaks`` f32[R,T,n] the highest of each part there, their most frequent ``label``
+    i32[R] (-1: none) and its ``purity`` f32[R], beside ``purity_null``, that of as many pictures
+    drawn by lot.
     ``places`` i32[n+1] are the channels of ``shown`` that hold d_1 ... d_n and the residual."""
 
     edit: Edit
@@ -103,12 +118,15 @@ class Incision:
     share_errors: np.ndarray
     auc: np.ndarray
     correct: float
+    misplaced: float
     density: np.ndarray
     edges: np.ndarray
     top: np.ndarray
     value: np.ndarray
+    peaks: np.ndarray
     label: np.ndarray
     purity: np.ndarray
+    purity_null: float
     ranked: int
     places: np.ndarray
     shown: str
@@ -127,15 +145,28 @@ class PartResponses:
 
 
 @dataclass(frozen=True)
+class PartsAlignment:
+    """Do the new channels look at things more alike? ``before``: mean distance between the
+    ``pictures`` on which the channel is highest, by an embedder of whole pictures. ``after``:
+    the alignment of the parts' own highest pictures, each group one part's (a picture of several
+    goes to the part that is highest there); its rows are what the parts make of each."""
+
+    before: float
+    pictures: int
+    after: Alignment
+
+
+@dataclass(frozen=True)
 class SurgeryReport:
-    """Edits applied in order, and the edited network against the original on ``pictures`` real
-    pictures: largest absolute logit ``difference`` in float32 and in float64, beside the largest
-    logit ``scale``; how many pictures have another first class in float32 (``changed``);
-    ``accuracy`` f32[2,2]: before and after; first and first five classes right (NaN where the
-    network does not know the labels). ``parameters`` and ``multiplications`` i64[2]: before and
-    after."""
+    """Edits applied in order (``alignments``: of each, before and after), and the edited network
+    against the original on ``pictures`` real pictures: largest absolute logit ``difference`` in
+    float32 and in float64, beside the largest logit ``scale``; how many pictures have another
+    first class in float32 (``changed``); ``accuracy`` f32[2,2]: before and after; first and first
+    five classes right (NaN where the network does not know the labels). ``parameters`` and
+    ``multiplications`` i64[2]: before and after."""
 
     incisions: tuple[Incision, ...]
+    alignments: tuple[PartsAlignment, ...]
     pictures: int
     difference: float
     difference64: float

@@ -1,16 +1,14 @@
-"""The Surgery page's lower part: the list of edits, how each did, the edited network's files."""
+"""The Surgery page's lower part: the list of edits, and how each did."""
 
 from __future__ import annotations
-
-from pathlib import PurePosixPath
 
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from explorer.operations import Operation, renamed
-from explorer.records import ImageSet, Incision, NetworkInfo, Status, SurgeryReport
+from explorer.operations import Operation
+from explorer.records import ImageSet, Incision, PartsAlignment, Status, SurgeryReport
 from explorer.ui import surgery
 from explorer.ui.gallery import Card, gallery, sources
 from explorer.ui.places import Look
@@ -19,7 +17,6 @@ from explorer.ui.session import asker, backend, plain
 from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
 
-LARGEST_DOWNLOAD = 200_000_000
 PLOT = {"displayModeBar": False}
 
 
@@ -101,7 +98,9 @@ def network_measures(found: SurgeryReport) -> None:
         grid.metric(label, f"+{(new - old) / old:.2%}", help=f"{old:,} before, {new:,} after.")
 
 
-def incision(here: Look, images: ImageSet, found: Incision, number: int) -> None:
+def incision(
+    here: Look, images: ImageSet, found: Incision, aligned: PartsAlignment, number: int
+) -> None:
     """One edit: fractions, densities, pictures of the new channels."""
     edit = found.edit
     st.subheader(f"Channel {edit.channel} of {edit.layer}", anchor=False)
@@ -137,6 +136,33 @@ def incision(here: Look, images: ImageSet, found: Incision, number: int) -> None
             alt="Pictures of each concept by activation of the channel and of each part",
         )
     _galleries(here, images, found, number)
+    _alignment(aligned)
+
+
+def _alignment(found: PartsAlignment) -> None:
+    """Whether the parts' highest pictures are more alike than those of the channel."""
+    after = found.after
+    st.markdown(f"**Are the parts' pictures more alike?** :gray[{plain(after.title)}]")
+    if after.notice:
+        st.caption(plain(after.notice))
+    grid = st.grid(5, min_column_width=120, gap="xsmall", border=True)
+    grid.metric(
+        "Before ↓",
+        _number(found.before),
+        help=f"Mean distance between the {found.pictures} highest pictures of the channel",
+    )
+    for label, score, help in (
+        ("Intra ↓", after.intra, "Mean distance within the parts' highest pictures"),
+        ("Inter ↑", after.inter, "Mean distance between pictures of different parts"),
+        ("Gap ↑", after.gap, "Inter less intra"),
+        ("Correlation ↑", after.correlation, "Of these distances with those of the parts' outputs"),
+    ):
+        grid.metric(
+            label,
+            _number(score.value),
+            help=f"{help}. By chance {_number(score.null)} ± {_number(score.null_sd)}; "
+            f"{score.n} whole pictures.",
+        )
 
 
 def _fractions(found: Incision, number: int) -> None:
@@ -162,7 +188,9 @@ def _fractions(found: Incision, number: int) -> None:
     st.caption(
         "Ideal is 1 in the own column and 0 elsewhere. The undivided channel tells the concepts "
         f"apart with AUC {found.auc[0]:.2f} at best; the own part is the strongest on "
-        f"{found.correct:.0%} of the pictures (chance {1 / concepts:.0%})."
+        f"{found.correct:.0%} of the pictures (chance {1 / concepts:.0%}). Misplaced: "
+        f"{found.misplaced:.2f} of the squared activation (ideal 0, equal parts "
+        f"{(concepts - 1) / concepts**2:.2f})."
     )
 
 
@@ -214,7 +242,11 @@ def _galleries(here: Look, images: ImageSet, found: Incision, number: int) -> No
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 colour = "gray" if row == 0 else BADGES[(row - 1) % len(BADGES)]
                 st.badge(names[row], color=colour)
-                st.markdown(said, help="The most frequent label of these pictures, and its share")
+                st.markdown(
+                    said,
+                    help=f"The most frequent label of these pictures, and its share; "
+                    f"{found.purity_null:.0%} by lot",
+                )
             cards = [
                 Card(at, source, images.label(image) or images.paths[image])
                 for at, (image, source) in enumerate(
@@ -222,63 +254,3 @@ def _galleries(here: Look, images: ImageSet, found: Incision, number: int) -> No
                 )
             ]
             gallery(cards, key=f"parts-{number}-{row}", name=f"Highest pictures: {names[row]}")
-
-
-def files(here: Look, network: NetworkInfo, listed: list[Operation]) -> None:
-    """The edited network to download, and the same from the command line."""
-    st.subheader("Keep it", anchor=False)
-    if network.parameters * 4 > LARGEST_DOWNLOAD:
-        st.caption("This network is too large to download here: use the command line.")
-    elif st.toggle("Prepare the files", key="prepare"):
-        _downloads(here, listed)
-    st.code(command(here, listed), language="shell")
-    st.caption(
-        "As a workspace: weights = “edits:FILE.json”, with both files in one folder; the new "
-        "channels are then browsed as layer PATH.split. docs/surgery.md says how PyTorch alone "
-        "loads it."
-    )
-
-
-def _downloads(here: Look, listed: list[Operation]) -> None:
-    found = backend().surgery.edited(here.ws, listed, asker())
-    if isinstance(found, Status):
-        waiting(found, brief=True)
-        return
-    stem = PurePosixPath(f"{here.ws}-edited").name
-    with st.container(horizontal=True, gap="small"):
-        st.download_button(
-            f"{stem}.safetensors · {found.weights.size / 1e6:.1f} MB",
-            found.weights.tobytes(),
-            f"{stem}.safetensors",
-            "application/octet-stream",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-        st.download_button(
-            f"{stem}.json",
-            renamed(found, f"{stem}.safetensors"),
-            f"{stem}.json",
-            "application/json",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-
-
-def command(here: Look, listed: list[Operation]) -> str:
-    """The command that makes the same file, one per kind of operation."""
-    lines = []
-    for each in listed:
-        images = here.images
-        assert isinstance(images, ImageSet)
-        if each.classes:
-            groups = ("|".join(images.label_names[n] for n in group) for group in each.classes)
-            concepts = "--classes " + " ".join(f"'{group}'" for group in groups)
-        else:
-            concepts = f"--split {each.method} --k {each.k}"
-        rho = f" --rho {each.rho:g}" if each.rho else ""
-        rule = "" if each.rule == "balanced" else f" --rule {each.rule}"
-        lines.append(
-            f"python -m explorer surgery {each.neuron} --workspace {here.ws} {concepts}{rule}{rho} "
-            "-o edited.json"
-        )
-    return "\n".join(lines)

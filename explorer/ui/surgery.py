@@ -16,7 +16,12 @@ from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
 
 RHOS = ("0", *(f"{step / 20:g}" for step in range(1, 21)))
-RULES = {"balanced": "Balanced", "symmetric": "Symmetric", "published": "As published"}
+RULES = {
+    "balanced": "Balanced",
+    "symmetric": "Symmetric",
+    "published": "As published",
+    "fitted": "Fitted",
+}
 EVIDENCE = {"classes": "By labels", "splits": "By splits"}
 INTO = {"classes": "Labels", "split": "Virtual neurons"}
 SHOWN = 12
@@ -78,13 +83,9 @@ def candidates(here: Look, made: Maker, images: ImageSet) -> None:
         waiting(found)
         return
     if not found.channel.size:
-        st.info(
-            f"None of {found.looked:,} channels is polysemantic by these thresholds: lower the "
-            "first two or raise the third.",
-            icon=":material/filter_alt:",
-        )
+        st.info(plain(found.advice), icon=":material/filter_alt:")
         return
-    _listing(here, made, images, found)
+    _listing(here, images, found)
 
 
 def _thresholds() -> tuple[float, float, float]:
@@ -102,15 +103,12 @@ def _thresholds() -> tuple[float, float, float]:
     return values[0], values[1], values[2]
 
 
-def _listing(here: Look, made: Maker, images: ImageSet, found: Candidates) -> None:
+def _listing(here: Look, images: ImageSet, found: Candidates) -> None:
     shown = range(min(len(found.channel), SHOWN))
-    pairs = [
-        (int(found.channel[at]), int(group)) for at in shown for group in found.groups[at].tolist()
-    ]
+    chosen = backend().surgery.pictures(found, here.ws, SHOWN, PICTURES, asker())
     lines: dict[int, list[int]] = {}
-    if found.by == "classes":
-        chosen = backend().surgery.pictures(made, pairs, here.ws, PICTURES, asker())
-        lines = {} if isinstance(chosen, Status) else dict(enumerate(chosen))
+    if not isinstance(chosen, Status):
+        lines = dict(enumerate(group for groups in chosen for group in groups))
     pictures = strips(here.ws, images, lines) if lines else {}
     rows = []
     for at in shown:
