@@ -1,8 +1,8 @@
 """Channel surgery on real pictures: which rule separates best, planted channels, cost of a scan.
 
-    python benchmarks/channel_surgery.py FOLDER rules --layer blocks.6.0.conv_pw --pairs 10
-    python benchmarks/channel_surgery.py FOLDER planted --layer blocks.6.0.conv_pw --pairs 20
-    python benchmarks/channel_surgery.py FOLDER speed
+    python -m benchmarks.channel_surgery FOLDER rules --layer blocks.6.0.conv_pw --pairs 10
+    python -m benchmarks.channel_surgery FOLDER planted --layer blocks.6.0.conv_pw --pairs 20
+    python -m benchmarks.channel_surgery FOLDER speed
 
 FOLDER holds class folders. Prints tables; nothing is stored.
 """

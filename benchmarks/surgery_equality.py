@@ -1,6 +1,6 @@
 """Is an edited network the network that it was? Differences of logits on real pictures.
 
-    python benchmarks/surgery_equality.py FOLDER --layers conv_stem classifier --pictures 500
+    python -m benchmarks.surgery_equality FOLDER --layers conv_stem classifier --pictures 500
 
 FOLDER holds class folders. Prints a line per layer and number of concepts; nothing is stored.
 """
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from channel_surgery import Bench, arguments
 
+from benchmarks.channel_surgery import Bench, arguments
 from explorer.compute.judging import spread
 from explorer.compute.passes import passing
 from explorer.networks import surgery

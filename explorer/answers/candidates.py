@@ -78,7 +78,8 @@ def _by_splits(
     lab = room.lab(question, identity)
     if not made.shown:
         raise BadInput(f"No browsable layer shows the channels of {made.path}: choose another.")
-    strength = np.asarray(lab.scan(made.shown, report).maximum, np.float32).max(axis=1)
+    maximum = lab.scan(made.shown, report).maximum
+    strength = np.array([maximum[channel].max() for channel in range(len(maximum))], np.float32)
     pairs, pictures, derived, looked = [], [], 0, 0
     for channel in np.argsort(-strength, kind="stable").tolist():
         asked = SplitQuestion(Neuron(question.workspace.name, made.shown, channel))
