@@ -19,7 +19,7 @@ from explorer.compute.device_lab import DeviceLab
 from explorer.networks.zoo import load
 from explorer.records import BadInput, Neuron, ReferenceQuery, References
 
-REFERENCES, OF_THE_PEER, PER_PICTURE = 100, 20, 64
+REFERENCES, OF_THE_PEER, PER_PICTURE = 100, 10, 64
 """References of a neuron; how many of them the peer is given; neurons that cite one picture."""
 PAIRS = {"near_": ("layer4.1", "layer4"), "": ("layer3", "layer4")}
 """Lower and upper layer: within layer4, and over the whole of it, which is PURE's pair."""
