@@ -14,6 +14,7 @@ from tiny import LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings
 from explorer.answers.room import Room
 from explorer.compute import grouped
 from explorer.compute.device_lab import DeviceLab
+from explorer.compute.lower_maps import LowerMaps
 from explorer.images import sets
 from explorer.keys import Identity
 from explorer.networks.identity import identity
@@ -57,18 +58,13 @@ def lower(lab: DeviceLab) -> Layer:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each batch of relevance has."""
     sizes: list[int] = []
-    real = DeviceLab._attributing
+    real = LowerMaps.of
 
-    def watched(self: DeviceLab, *args: Any) -> grouped.Relevance:
-        attribute = real(self, *args)
+    def count(self: LowerMaps, *args: Any) -> tuple[torch.Tensor, ...]:
+        sizes.append(len(args[2]))
+        return real(self, *args)
 
-        def count(pictures: np.ndarray, *pairs: np.ndarray) -> np.ndarray:
-            sizes.append(len(pictures))
-            return attribute(pictures, *pairs)
-
-        return count
-
-    monkeypatch.setattr(DeviceLab, "_attributing", watched)
+    monkeypatch.setattr(LowerMaps, "of", count)
     return sizes
 
 

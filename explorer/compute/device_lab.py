@@ -17,7 +17,8 @@ from explorer.compute.batching import in_batches
 from explorer.compute.clock import Clock
 from explorer.compute.crops import boxes_and_heat
 from explorer.compute.embedding import resolve
-from explorer.compute.lower_maps import LowerMaps
+from explorer.compute.grouped import attributing
+from explorer.compute.lower_maps import DISK_GB, LowerMaps
 from explorer.compute.scan import scan
 from explorer.compute.shelf import Shelf
 from explorer.compute.views import Views
@@ -67,7 +68,7 @@ class DeviceLab:
         self._store = store
         self._arrays = ScanArrays(cache / "scans" / identity.scans)
         self._views = Views(images, lambda: self.model)
-        self._maps = LowerMaps(self._views.inputs)
+        self._maps = LowerMaps(self._views.inputs, Store(cache / "maps", DISK_GB), identity.scans)
         self._sweeps = cache / "sweeps" / identity.scans
         self.clock = Clock()
 
@@ -130,7 +131,7 @@ class DeviceLab:
         neuron = references.neuron
 
         def make() -> Rows:
-            attribute = self._attributing(neuron.layer, lower, rule)
+            attribute = attributing(self.model, self._maps, (lower.name, neuron.layer), rule)
 
             def part(index: np.ndarray) -> np.ndarray:
                 return attribute(index, np.full(len(index), neuron.channel), np.arange(len(index)))
@@ -153,22 +154,11 @@ class DeviceLab:
         layer = references[0].neuron.layer
         folder = self._sweeps / digest(layer, lower.name, rule, references[0].query)
         ledger = grouped.Ledger(folder, digest(names), lower.channels, len(pairs.picture))
-        attribute = self._attributing(layer, lower, rule)
+        attribute = attributing(self.model, self._maps, (lower.name, layer), rule, False)
         with self.clock.stage("relevance"), ledger:
             made = grouped.rows_of(ledger, pairs, attribute, report)
             for name, rows in zip(names, made, strict=True):
                 self._store.put(name, Rows(rows, lower.name))
-
-    def _attributing(self, upper: str, lower: Layer, rule: str) -> grouped.Relevance:
-        """Relevance f32[P,D] of pairs of a picture and a channel of the upper layer."""
-        piece = self.model.slice(lower.name, upper)
-
-        def attribute(pictures: np.ndarray, channels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-            inputs = self._maps.of(self.model, piece, pictures)
-            pairs = torch.from_numpy(channels), torch.from_numpy(rows)
-            return attribution.relevance(piece, inputs, *pairs, rule).float().cpu().numpy()
-
-        return attribute
 
     def _relevance_key(self, references: References, lower: Layer, rule: str) -> str:
         args = {"references": asdict(references.query), "lower": lower.name, "rule": rule}

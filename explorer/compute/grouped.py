@@ -12,10 +12,14 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import torch
 
+from explorer.compute import attribution
 from explorer.compute.batching import in_batches
+from explorer.compute.lower_maps import LowerMaps
 from explorer.disk import private_folder, storing
 from explorer.lab import Report
+from explorer.networks.graph import Network
 from explorer.records import References
 
 PAIRS = 128
@@ -26,6 +30,21 @@ NOTE_SECONDS = 5.0
 
 Relevance = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(pictures i64[B], channels i64[P], the picture of each pair, 0 to B-1, i64[P]) -> f32[P,D]"""
+
+
+def attributing(
+    network: Network, maps: LowerMaps, between: tuple[str, str], rule: str, keep: bool = True
+) -> Relevance:
+    """Relevance between two layers, lower and upper, of pictures whose lower maps are at hand or
+    made; ``keep`` as ``LowerMaps`` has it."""
+    piece = network.slice(*between)
+
+    def relevance(pictures: np.ndarray, channels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        inputs = maps.of(network, piece, pictures, keep)
+        pairs = torch.from_numpy(channels), torch.from_numpy(rows)
+        return attribution.relevance(piece, inputs, *pairs, rule).float().cpu().numpy()
+
+    return relevance
 
 
 class Pairs:

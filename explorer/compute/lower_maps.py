@@ -1,39 +1,111 @@
-"""What slices take of pictures: each runs up to the lower layer once, as far as there is room."""
+"""What slices take of pictures: each runs up to the lower layer once, as far as there is room.
+
+The latest stay in memory, and on disk as they are: half precision would fit twice as many, and
+change relevance in the fourth digit by whether a picture happened to be kept.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from explorer.networks.graph import Network
 from explorer.networks.slices import Slice
 from explorer.recent import Recent
+from explorer.records import Unavailable
+from explorer.store import Store
+
+LOG = logging.getLogger(__name__)
 
 KEPT = 256 * 2**20
-"""Bytes of lower maps that stay in memory for the next neuron."""
+"""Bytes that stay in memory for the next neuron."""
+DISK_GB = 4.0
+"""Gigabytes that stay on disk; the least recently used go."""
+WORTH = 2.0
+"""Maps go to disk if making them takes so many times as long as reading them back."""
+
+Entering = tuple[Tensor, ...]
 
 
 class LowerMaps:
     """Lower maps, and what else enters a slice, of the pictures that ``decoded`` gives as inputs
-    f32[B,3,S,S] of a network."""
+    f32[B,3,S,S] of a network. ``store`` is for these alone; ``about`` names network and pictures.
+    """
 
-    def __init__(self, decoded: Callable[[np.ndarray], Tensor]) -> None:
+    def __init__(self, decoded: Callable[[np.ndarray], Tensor], store: Store, about: str) -> None:
         self._decoded = decoded
-        self._recent: Recent[tuple[Tensor, ...]] = Recent(KEPT)
+        self._store = store
+        self._about = about
+        self._recent: Recent[Entering] = Recent(KEPT)
+        self._worth: dict[str, bool] = {}
 
-    def of(self, network: Network, piece: Slice, index: np.ndarray) -> tuple[Tensor, ...]:
-        """The inputs of a slice for these pictures i64[B], all with B first."""
-        names = {int(image): (piece.lower, piece.upper, int(image)) for image in index}
-        held = {image: self._recent.get(name) for image, name in names.items()}
+    def of(
+        self, network: Network, piece: Slice, index: np.ndarray, keep: bool = True
+    ) -> tuple[Tensor, ...]:
+        """The inputs of a slice for these pictures i64[B], all with B first. ``keep`` says whether
+        they may be asked for again: only then are they worth a place on disk."""
+        kind = f"{self._about}:{piece.lower}:{piece.upper}"
+        held = {int(image): self._held(f"{kind}:{image}", network) for image in index}
         missing = [image for image, found in held.items() if found is None]
         if missing:
+            start = time.monotonic()
             made = network.inputs(self._decoded(np.array(missing)), piece)
+            seconds = (time.monotonic() - start) / len(missing)
             for row, image in enumerate(missing):
                 own = tuple(each[row : row + 1].clone() for each in made)
-                self._recent.put(names[image], own, sum(each.nbytes for each in own))
                 held[image] = own
+                self._remember(f"{kind}:{image}", own)
+                if keep and self._worth.get(kind, True):
+                    self._worth[kind] = self._stored(f"{kind}:{image}", own, kind, seconds)
         rows = [held[int(image)] or () for image in index]
         return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
+
+    def _held(self, name: str, network: Network) -> Entering | None:
+        found = self._recent.get(name)
+        if found is None and (data := self._store.get_bytes(name)) is not None:
+            found = unpacked(data, network.device)
+            self._remember(name, found)
+        return found
+
+    def _remember(self, name: str, maps: Entering) -> None:
+        self._recent.put(name, maps, sum(each.nbytes for each in maps))
+
+    def _stored(self, name: str, maps: Entering, kind: str, seconds: float) -> bool:
+        """Store maps that took so many seconds to make. Answers whether others of the kind should
+        be: not if reading them back is no quicker, or the disk has no room."""
+        try:
+            self._store.put_bytes(name, packed(maps))
+        except Unavailable as error:
+            LOG.warning("Lower maps are not kept: %s", error)
+            return False
+        if kind in self._worth:
+            return True
+        start = time.monotonic()
+        self._store.get_bytes(name)
+        return seconds > WORTH * (time.monotonic() - start)
+
+
+def packed(maps: Entering) -> bytes:
+    """Maps as safetensors, each in the order that it has in memory."""
+    tensors = {}
+    for number, each in enumerate(maps):
+        order = sorted(range(each.dim()), key=each.stride, reverse=True)
+        name = f"{number}:{','.join(map(str, order))}"
+        tensors[name] = each.permute(order).contiguous().cpu()
+    return save(tensors)
+
+
+def unpacked(data: bytes, device: torch.device) -> Entering:
+    """The maps that ``packed`` gave, on a device."""
+    found: dict[int, Tensor] = {}
+    for name, each in load(data).items():
+        number, order = name.split(":")
+        back = np.argsort([int(axis) for axis in order.split(",")]).tolist()
+        found[int(number)] = each.to(device).permute(back)
+    return tuple(found[number] for number in sorted(found))

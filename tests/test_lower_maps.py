@@ -1,0 +1,118 @@
+"""Lower maps: made once, the same from memory, from disk and anew, and no cause of failure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from explorer.compute import lower_maps
+from explorer.compute.lower_maps import LowerMaps, packed, unpacked
+from explorer.networks.graph import Network
+from explorer.networks.slices import Slice
+from explorer.networks.zoo import load
+from explorer.records import Unavailable
+from explorer.store import Store
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network.build(load("timm:test_resnet", "random:0"))
+
+
+@pytest.fixture
+def piece(network: Network) -> Slice:
+    return network.slice("layer3", "layer4")
+
+
+class Pictures:
+    """Random pictures, and how many were decoded."""
+
+    def __init__(self) -> None:
+        self.decoded = 0
+
+    def __call__(self, index: np.ndarray) -> torch.Tensor:
+        self.decoded += len(index)
+        drawn = [
+            torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(int(i))) for i in index
+        ]
+        return torch.stack(drawn).to(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Callable[[], tuple[LowerMaps, Pictures]]:
+    def make() -> tuple[LowerMaps, Pictures]:
+        pictures = Pictures()
+        return LowerMaps(pictures, Store(tmp_path, 1.0), "network"), pictures
+
+    return make
+
+
+INDEX = np.array([3, 1, 3, 7])
+
+
+def test_maps_are_the_same_from_memory_and_disk(
+    network: Network,
+    piece: Slice,
+    fresh: Callable[[], tuple[LowerMaps, Pictures]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lower_maps, "WORTH", 0.0)
+    maps, pictures = fresh()
+    made = maps.of(network, piece, INDEX)
+    assert pictures.decoded == 3
+    again = maps.of(network, piece, INDEX[::-1].copy())
+    other, others = fresh()
+    read = other.of(network, piece, INDEX)
+    assert (pictures.decoded, others.decoded) == (3, 0)
+    for one, two, three in zip(made, again, read, strict=True):
+        assert torch.equal(one, two.flip(0))
+        assert torch.equal(one, three)
+        assert one.stride() == three.stride(), "or convolutions would round otherwise"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_quicker_made_or_used_once_does_not_go_to_disk(
+    network: Network,
+    piece: Slice,
+    fresh: Callable[[], tuple[LowerMaps, Pictures]],
+    monkeypatch: pytest.MonkeyPatch,
+    keep: bool,
+) -> None:
+    monkeypatch.setattr(lower_maps, "WORTH", float("inf") if keep else 0.0)
+    fresh()[0].of(network, piece, INDEX, keep)
+    other, others = fresh()
+    other.of(network, piece, INDEX)
+    assert others.decoded == (2 if keep else 3), "one is stored to be measured"
+
+
+def test_a_full_disk_costs_time_only(
+    network: Network,
+    piece: Slice,
+    fresh: Callable[[], tuple[LowerMaps, Pictures]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(*_: object) -> None:
+        raise Unavailable("The disk is full.")
+
+    monkeypatch.setattr(Store, "put_bytes", full)
+    with caplog.at_level(logging.WARNING):
+        assert len(fresh()[0].of(network, piece, INDEX)[0]) == 4
+    assert len(caplog.records) == 1
+
+
+def test_packed_maps_keep_values_and_order() -> None:
+    maps = (
+        torch.randn(1, 3, 4, 5).to(memory_format=torch.channels_last),
+        torch.randn(1, 7),
+        torch.randn(1, 2, 1, 1),
+    )
+    back = unpacked(packed(maps), torch.device("cpu"))
+    for one, other in zip(maps, back, strict=True):
+        assert torch.equal(one, other)
+    assert back[0].is_contiguous(memory_format=torch.channels_last)
