@@ -12,6 +12,8 @@ import pytest
 from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings, wait
 
 from explorer.__main__ import main
+from explorer.answers import explanation
+from explorer.answers.signals import Signals
 from explorer.backend import Asker, Backend, SplitQuestion
 from explorer.explaining import LABELS, Concepts, ExplainQuestion
 from explorer.operations import Operation, renamed
@@ -365,6 +367,16 @@ def test_a_set_that_is_too_small_is_one_sentence(tmp_path: Path) -> None:
         explain(Backend(settings, InlineQueue(settings)))
 
 
+def test_concepts_that_never_fire_are_one_sentence(tmp_path: Path) -> None:
+    pictures = draw_pictures(tmp_path / "pictures", each=EACH)
+    for number, path in enumerate(sorted(pictures.rglob("*.png"))):
+        (pictures / f"class {number}").mkdir()
+        path.rename(pictures / f"class {number}" / path.name)
+    settings = tiny_settings(tmp_path, pictures)
+    with pytest.raises(BadInput, match="None of the 180 concepts fires on the training pictures"):
+        explain(Backend(settings, InlineQueue(settings)))
+
+
 def test_a_constant_signal_is_one_sentence(backend: Backend) -> None:
     table = wait(lambda: backend.table("tiny", LAYER, ASKER))
     dead = np.flatnonzero(~table.alive)
@@ -372,6 +384,17 @@ def test_a_constant_signal_is_one_sentence(backend: Backend) -> None:
         pytest.skip("every neuron of the untrained network fires")
     with pytest.raises(BadInput, match="nothing to explain"):
         explain(backend, neuron=Neuron("tiny", LAYER, int(dead[0])))
+
+
+def test_a_signal_of_one_picture_is_one_sentence(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = np.zeros((3 * EACH, 1), np.float32)
+    once[0] = 1
+    known = np.ones(3 * EACH, bool)
+    monkeypatch.setattr(explanation, "signal", lambda *_: Signals(once, known))
+    with pytest.raises(BadInput, match="the same on every picture of a split"):
+        explain(backend, params={"length": 4})
 
 
 def test_a_hierarchy_needs_no_new_scan(backend: Backend, pictures: Path) -> None:

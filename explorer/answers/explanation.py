@@ -96,10 +96,10 @@ def explanation(room: Room, question: Question, identity: Identity, report: Repo
     report(0.96, "Searching concepts")
     base = ground(found, signals.known)
     values = signals.values
-    if np.ptp(values[base.ids[0]]) == 0 or np.ptp(values[base.ids[2]]) == 0:
+    if not _varying(base, values).all():
         raise BadInput(
-            "The signal is the same on every training or every test picture, so there is nothing "
-            "to explain: choose another neuron or more pictures."
+            "The signal is the same on every picture of a split (training, validation or test), so "
+            "there is nothing to explain: choose another neuron or more pictures."
         )
     chosen, weight, bias, validation, null = _fitted(base, values, args, bool(typed))
     names = tuple(base.names[at] for at in chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def bars(found: Explanation, colour: str = TONES[0], most: float | None = None) 
     figure = go.Figure(
         go.Bar(
             x=weights,
-            y=[name if len(name) <= 28 else f"{name[:27]}…" for name, _ in terms],
+            y=[escape(_short(name), quote=False) for name, _ in terms],
             orientation="h",
             marker={"color": [colour if weight >= 0 else LEAST for weight in weights]},
             text=[f"{weight:+.2g}" for weight in weights],
@@ -51,6 +52,10 @@ def bars(found: Explanation, colour: str = TONES[0], most: float | None = None) 
     )
     figure.update_yaxes(fixedrange=True, automargin=True, type="category")
     return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else f"{name[:27]}…"
 
 
 def extremes(found: Explanation) -> tuple[np.ndarray, np.ndarray]:
