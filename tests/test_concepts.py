@@ -112,6 +112,20 @@ def test_larger_kinds_come_from_folders_without_wordnet(tmp_path: Path) -> None:
     assert found.member[:, 3].tolist() == [True] * 4 + [False] * 2
 
 
+def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    kinds = (
+        "a/pet/dog",
+        "a/pet/cat",
+        "b/pet/fox",
+        "b/pet/elk",
+        "a/car",
+        "b/cat/lynx",
+        "b/cat/puma",
+    )
+    found = label_concepts(image_set([f"{kind}/1.jpg" for kind in kinds]), tmp_path, "folders")
+    assert set(found.names[7:]) == {"a/pet", "b/pet", "b/cat", "a", "b"}
+
+
 def beside(folder: Path, text: str) -> ImageSet:
     """Pictures of a dog, a cat, a bat and a car, with a hierarchy beside them."""
     (folder / "hierarchy.csv").write_text(text)

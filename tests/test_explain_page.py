@@ -67,7 +67,7 @@ def test_an_explanation_with_its_scores_and_pictures() -> None:
     assert not app.exception
     assert not app.error
     metrics = {each.label for each in app.metric}
-    assert {"Test correlation ↑", "Chance", "Best single concept"} <= metrics
+    assert {"Test correlation ↑", "Chance", "Best single"} <= metrics
     assert {"What it means", "Predicted against actual", "Predicted too high"} <= {
         each.value for each in app.subheader
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -93,13 +94,22 @@ def _from_wordnet(images: ImageSet, data: Path) -> dict[str, list[int]]:
 
 
 def _from_folders(images: ImageSet) -> dict[str, list[int]]:
-    """Folders above the classes."""
+    """Folders above the classes, named by as much of their path as tells them apart."""
     covered: dict[str, set[int]] = {}
     for path, label in zip(images.paths, images.labels.tolist(), strict=True):
         for parent in PurePosixPath(path).parents[:-1] if label >= 0 else ():
             covered.setdefault(str(parent), set()).add(label)
     deepest = sorted(covered, key=lambda folder: (-folder.count("/"), folder))
-    return {f"{PurePosixPath(each).name}\0{each}": sorted(covered[each]) for each in deepest}
+    taken = Counter(tail for each in deepest for tail in _tails(each))
+    taken.update(images.label_names)
+    names = {each: next((t for t in _tails(each) if taken[t] == 1), each) for each in deepest}
+    return {f"{names[each]}\0{each}": sorted(covered[each]) for each in deepest}
+
+
+def _tails(folder: str) -> list[str]:
+    """The last folder of a path, the last two, and so on."""
+    parts = PurePosixPath(folder).parts
+    return ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
 
 
 def _distinct(larger: Mapping[str, Sequence[int]], classes: int) -> list[tuple[str, list[int]]]:

@@ -86,13 +86,13 @@ def measures(found: Explanation) -> None:
             "The same search on shuffled signals: mean and spread of its test correlation.",
         ),
         (
-            "Best single concept",
+            "Best single",
             alone,
             plain(single, 40),
             f"{plain(single)}: by itself best on the validation pictures.",
         ),
         (
-            "Most frequent concept",
+            "Most frequent",
             most,
             plain(frequent, 40),
             f"{plain(frequent)} responds most over the training pictures.",

@@ -122,7 +122,7 @@ def _part(title: str, virtual: int | None, found: Explanation) -> None:
 
 
 def _examples(about: Subject, split: Split, virtual: int) -> None:
-    mine = np.flatnonzero(split.labels == virtual)[:5]
+    mine = np.flatnonzero(split.labels == virtual)[:4]
     index = split.references.index[mine]
     cards = [
         Card(int(image), source, about.images.label(int(image)) or about.images.paths[int(image)])
