@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures
+from tiny import LAYER, LOWER, NETWORK, draw_pictures, write_config
 
 from explorer.jobs import Jobs
 from explorer.settings import HOME
@@ -31,6 +31,10 @@ SETTLED = (
     "[data-testid=stApp][data-test-script-state=notRunning]"
     "[data-test-connection-state=CONNECTED]:not(:has([data-stale=true]))"
 )
+EDITED = "tiny-edited"
+"""How the page names an edited network's files; the workspace that reads them is there from the
+start."""
+PARTS = "layer4.0.conv1.split"
 PATIENCE = 90_000
 """Milliseconds that an answer may take on a busy machine."""
 
@@ -70,11 +74,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A fresh server over an empty cache, with its worker."""
     folder = tmp_path_factory.mktemp("site")
     pictures = draw_pictures(folder / "pictures", each=12)
-    config = folder / "explorer.toml"
-    config.write_text(
-        f'[[workspace]]\nname = "tiny"\nnetwork = "{NETWORK}"\nweights = "{WEIGHTS}"\n'
-        f'images = "{pictures}"\nembedder = "{JUDGE}"\nlayers = ["{LAYER}", "{LOWER}"]\n'
-    )
+    config = write_config(folder, pictures, (LAYER, LOWER))
+    more = f'name = "edited"\nnetwork = "{NETWORK}"\nweights = "edits:{folder}/{EDITED}.json"\n'
+    with config.open("a") as file:
+        file.write(f'[[workspace]]\n{more}images = "{pictures}"\nlayers = ["{PARTS}"]\n')
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EXPLORER_")}
     own = {"EXPLORER_CONFIG": str(config), "EXPLORER_CACHE_DIR": str(folder / "cache")}
     with socket.socket() as free:
@@ -319,3 +322,26 @@ def test_a_click_on_the_tree_parts_concepts_and_the_link_restores_them(tab: Any,
     expect(other.get_by_text(concepts.text_content(), exact=True)).to_be_visible()
     settled(other)
     assert other.url == tab.url
+
+
+def test_a_divided_network_is_downloaded_and_comes_back_as_a_workspace(
+    tab: Any, server: Server
+) -> None:
+    tab.goto(f"{server.url}/Surgery?ws=tiny&layer=layer4.0.act1&neuron=3&groups=0,2&rule=fitted")
+    tab.get_by_role("button", name="Divide and judge").click()
+    expect(tab.get_by_text("0 of 36", exact=True)).to_be_visible()
+    settled(tab)
+    tab.get_by_text("Prepare the files").click()
+    for ending in ("safetensors", "json"):
+        with tab.expect_download() as download:
+            tab.get_by_role("button", name=re.compile(rf"{EDITED}[.]{ending}")).click()
+        assert download.value.suggested_filename == f"{EDITED}.{ending}"
+        download.value.save_as(server.cache.parent / f"{EDITED}.{ending}")
+    tab.goto(f"{server.url}/Neurons?ws=edited&layer={PARTS}")
+    rows = tab.get_by_role("button", name=re.compile(f"^Open neuron {PARTS}:"))
+    expect(rows.first).to_be_visible()
+    for part in (3, 96):
+        tab.goto(f"{server.url}/Neuron?ws=edited&layer={PARTS}&neuron={part}&method=random&k=2")
+        expect(tab.get_by_role("heading", name=f"Neuron {part}", exact=True)).to_be_visible()
+        expect(tab.get_by_label("References", exact=True)).to_be_visible()
+    settled(tab)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures
+from tiny import (
+    LAYER,
+    LOWER,
+    NETWORK,
+    command,
+    draw_pictures,
+    surround,
+    write_config,
+)
 
 from explorer.__main__ import main
 
@@ -19,10 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pictures and an ``explorer.toml`` whose first workspace is tiny."""
     folder = tmp_path_factory.mktemp("cli")
     pictures = draw_pictures(folder / "pictures")
-    (folder / "explorer.toml").write_text(
-        f'[[workspace]]\nname = "tiny"\nnetwork = "{NETWORK}"\nweights = "{WEIGHTS}"\n'
-        f'images = "{pictures}"\nembedder = "{JUDGE}"\nlayers = ["{LAYER}"]\n'
-    )
+    write_config(folder, pictures)
     (folder / "empty").mkdir()
     save_file({"other": np.zeros(3, np.float32)}, folder / "other.safetensors")
     (folder / "bad.json").write_text("{")
@@ -31,42 +35,32 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EXPLORER_CONFIG", str(home / "explorer.toml"))
-    monkeypatch.setenv("EXPLORER_CACHE_DIR", str(home / "cache"))
-    monkeypatch.setenv("EXPLORER_DEVICE", "cpu")
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
-    """The JSON object that a command prints; nothing else may be on stdout."""
-    assert main([*argv, "--json"]) == 0, capsys.readouterr().err
-    answer = json.loads(capsys.readouterr().out)
-    assert isinstance(answer, dict)
-    return answer
+    surround(monkeypatch, home / "explorer.toml", home / "cache")
 
 
 SPLIT = ("split", f"{LAYER}:3", "--k", "2", "--lower", LOWER, "--references", "12")
 
 
 def test_layers(capsys: pytest.CaptureFixture[str]) -> None:
-    found = run(capsys, "layers")
+    found = command(capsys, "layers")
     assert {"name": LAYER, "channels": 96, "height": 5, "width": 5}.items() <= next(
         layer for layer in found["layers"] if layer["name"] == LAYER
     ).items()
 
 
 def test_scan_and_neurons(capsys: pytest.CaptureFixture[str]) -> None:
-    found = run(capsys, "scan", "--layers", LAYER, LOWER)
+    found = command(capsys, "scan", "--layers", LAYER, LOWER)
     assert found["images"] == 30
     assert found["layers"] == [LOWER, LAYER]
     assert found["skipped"] == []
     assert {"seconds", "images_per_second"} <= set(found)
-    rows = run(capsys, "neurons", LAYER, "--sort", "density", "--limit", "4")["neurons"]
+    rows = command(capsys, "neurons", LAYER, "--sort", "density", "--limit", "4")["neurons"]
     assert len(rows) == 4
     assert rows[0]["density"] >= rows[3]["density"]
 
 
 def test_split_prints_the_promised_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    found = run(capsys, *SPLIT)
+    found = command(capsys, *SPLIT)
     promised = {
         "neuron", "method", "version", "params", "seed", "k", "labels", "paths", "sizes",
         "silhouette", "stability", "scores", "provenance",
@@ -76,15 +70,15 @@ def test_split_prints_the_promised_fields(capsys: pytest.CaptureFixture[str]) ->
     assert len(found["labels"]) == len(found["paths"]) == 12
     for name in ("intra", "inter", "gap", "correlation"):
         assert {"value", "null", "null_sd", "n"} == set(found["scores"][name])
-    assert found == run(capsys, *SPLIT)
+    assert found == command(capsys, *SPLIT)
 
 
 def test_fewer_references_than_asked_for_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ("split", f"{LAYER}:3", "--k", "2", "--lower", LOWER, "--no-scores")
-    found = run(capsys, *argv, "--references", "500")
+    found = command(capsys, *argv, "--references", "500")
     assert found["notice"].startswith("500 references were asked for and ")
     assert len(found["labels"]) <= 30
-    assert run(capsys, *argv, "--references", "5")["notice"] == ""
+    assert command(capsys, *argv, "--references", "5")["notice"] == ""
 
 
 @pytest.mark.parametrize("method", ["concept_vectors", "activations", "embedding", "random"])
@@ -93,7 +87,7 @@ def test_every_method_splits_from_the_command_line(
 ) -> None:
     given = ["--separation", "1.0"] if method == "concept_vectors" else ["--k", "2"]
     argv = ("split", f"{LAYER}:3", "--method", method, "--no-scores", "--references", "20")
-    found = run(capsys, *argv, *given)
+    found = command(capsys, *argv, *given)
     assert found["method"] == method
     assert sum(found["sizes"]) <= 20
 
@@ -108,10 +102,10 @@ def test_a_figure_from_a_recipe(capsys: pytest.CaptureFixture[str], home: Path) 
     }
     (home / "recipe.json").write_text(json.dumps(recipe))
     target = home / "figure.pdf"
-    run(capsys, "figure", str(home / "recipe.json"), "-o", str(target))
+    command(capsys, "figure", str(home / "recipe.json"), "-o", str(target))
     first = target.read_bytes()
     assert first.startswith(b"%PDF")
-    run(capsys, "figure", str(home / "recipe.json"), "-o", str(target))
+    command(capsys, "figure", str(home / "recipe.json"), "-o", str(target))
     assert target.read_bytes() == first
 
 
@@ -124,13 +118,13 @@ def test_text_output_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_cache_says_what_is_stored(capsys: pytest.CaptureFixture[str]) -> None:
-    found = run(capsys, "cache", "--prune")
+    found = command(capsys, "cache", "--prune")
     assert found["answers"] > 0
     assert found["scans_bytes"] > 0
 
 
 def test_doctor_looks_at_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    found = run(capsys, "doctor")
+    found = command(capsys, "doctor")
     looked = {check["check"]: check["well"] for check in found["checks"]}
     assert looked["packages"]
     assert looked["device"]

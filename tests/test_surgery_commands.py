@@ -8,11 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures
+from tiny import (
+    JUDGE,
+    LOWER,
+    NETWORK,
+    WEIGHTS,
+    command,
+    draw_pictures,
+    surround,
+    write_config,
+)
 
 from explorer.__main__ import main
-from explorer.operations import Operation, operation
-from explorer.records import BadInput
+from explorer.operations import Operation, check, operation
+from explorer.records import BadInput, ImageSet
 
 CONV = "layer4.0.conv1"
 """Its channels are those of layer4.0.act1."""
@@ -22,10 +31,7 @@ CONV = "layer4.0.conv1"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("surgery")
     pictures = draw_pictures(folder / "pictures", each=8)
-    (folder / "explorer.toml").write_text(
-        f'[[workspace]]\nname = "tiny"\nnetwork = "{NETWORK}"\nweights = "{WEIGHTS}"\n'
-        f'images = "{pictures}"\nembedder = "{JUDGE}"\nlayers = ["{LAYER}"]\n'
-    )
+    write_config(folder, pictures)
     plain = folder / "plain"
     plain.mkdir()
     for path in sorted((pictures / "disc").iterdir()):
@@ -39,21 +45,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EXPLORER_CONFIG", str(home / "explorer.toml"))
-    monkeypatch.setenv("EXPLORER_CACHE_DIR", str(home / "cache"))
-    monkeypatch.setenv("EXPLORER_DEVICE", "cpu")
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
-    assert main([*argv, "--json"]) == 0, capsys.readouterr().err
-    answer = json.loads(capsys.readouterr().out)
-    assert isinstance(answer, dict)
-    return answer
+    surround(monkeypatch, home / "explorer.toml", home / "cache")
 
 
 def test_candidates_by_classes(capsys: pytest.CaptureFixture[str]) -> None:
     loose = ("--tau", "0.001", "--share", "0.3", "--gamma", "1", "--least", "2")
-    found = run(capsys, "polysemantic", "conv1.6", *loose)
+    found = command(capsys, "polysemantic", "conv1.6", *loose)
     assert (found["layer"], found["by"], found["how"]) == ("conv1.6", "classes", "sliced backward")
     assert found["candidates"]
     cosines = [each["cosine"] for each in found["candidates"]]
@@ -64,7 +61,7 @@ def test_candidates_by_classes(capsys: pytest.CaptureFixture[str]) -> None:
             assert len(pictures) == 8
             assert all(path.startswith(f"{label}/") for path in pictures)
         assert set(each["groups"]) <= {"disc", "stripes", "square"}
-    strict = run(capsys, "polysemantic", "conv1.6", *loose[:4], "--gamma", "0", "--least", "2")
+    strict = command(capsys, "polysemantic", "conv1.6", *loose[:4], "--gamma", "0", "--least", "2")
     assert strict["candidates"] == []
     assert "raise the cosine" in strict["notice"]
 
@@ -75,13 +72,13 @@ def test_candidates_by_splits_need_no_labels(
     argv = ("polysemantic", CONV, "--images", str(home / "plain"))
     assert main([*argv]) == 2
     assert "no labels" in capsys.readouterr().err
-    found = run(capsys, *argv, "--by", "splits", "--derive", "2", "--gamma", "1")
+    found = command(capsys, *argv, "--by", "splits", "--derive", "2", "--gamma", "1")
     assert found["by"] == "splits"
     assert found["looked"] <= 2
 
 
 def surgery(capsys: pytest.CaptureFixture[str], target: Path, *argv: str) -> dict[str, Any]:
-    return run(capsys, "surgery", *argv, "-o", str(target), "--pictures", "12")
+    return command(capsys, "surgery", *argv, "-o", str(target), "--pictures", "12")
 
 
 @pytest.mark.parametrize("rule", ["symmetric", "published", "fitted"])
@@ -124,14 +121,14 @@ def test_round_trip_split_download_load_browse_and_split_again(
     ]
     assert found["top1_changed"] == 0
     again = ("--network", NETWORK, "--weights", f"edits:{target}")
-    layers = {each["name"]: each for each in run(capsys, "layers", *again)["layers"]}
+    layers = {each["name"]: each for each in command(capsys, "layers", *again)["layers"]}
     shown = layers[f"{CONV}.split"]
     assert shown["channels"] == 102
-    rows = run(capsys, "neurons", f"{CONV}.split", *again, "--limit", "200")["neurons"]
+    rows = command(capsys, "neurons", f"{CONV}.split", *again, "--limit", "200")["neurons"]
     assert len(rows) == 102
     alive = next(row["channel"] for row in rows if row["alive"] and row["channel"] >= 96)
     split = ("split", f"{CONV}.split:{alive}", "--k", "2", "--lower", LOWER, "--no-scores")
-    assert run(capsys, *split, *again, "--references", "12")["k"] == 2
+    assert command(capsys, *split, *again, "--references", "12")["k"] == 2
     more = surgery(capsys, tmp_path / "more.json", f"{CONV}.split:7", *classes, *again)
     assert more["layer"] == CONV
     assert more["new_channels"] == [7, 102, 103, 104]
@@ -227,3 +224,12 @@ def test_operations_have_a_short_text() -> None:
         with pytest.raises(BadInput, match="no operation"):
             operation(text)
     assert np.isfinite(one.rho)
+
+
+def test_labels_without_pictures_are_refused() -> None:
+    names, labels = ("disc", "square", "empty"), np.array([0, 1], np.int32)
+    images = ImageSet("drawn", "", "", ("a", "b"), labels, names, np.arange(2), "")
+    with pytest.raises(BadInput, match="'empty' has no pictures in drawn"):
+        check(Operation("bn2:3", ((0,), (2,))), images)
+    with pytest.raises(BadInput, match="no label number 7"):
+        check(Operation("bn2:3", ((0,), (7,))), images)

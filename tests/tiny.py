@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
+from explorer.__main__ import main
 from explorer.records import Status, Workspace
 from explorer.settings import Settings
 
@@ -47,6 +50,31 @@ def tiny_settings(folder: Path, pictures: Path, read_only: bool = False) -> Sett
     """Settings with the one workspace ``tiny``, its cache under ``folder``."""
     workspace = Workspace("tiny", NETWORK, WEIGHTS, str(pictures), JUDGE, (LAYER,))
     return Settings(folder / "cache", 1.0, "cpu", read_only, 1.0, "local", (workspace,))
+
+
+def write_config(folder: Path, pictures: Path, layers: Sequence[str] = (LAYER,)) -> Path:
+    """``explorer.toml`` in ``folder`` with the one workspace ``tiny``."""
+    path = folder / "explorer.toml"
+    path.write_text(
+        f'[[workspace]]\nname = "tiny"\nnetwork = "{NETWORK}"\nweights = "{WEIGHTS}"\n'
+        f'images = "{pictures}"\nembedder = "{JUDGE}"\nlayers = {json.dumps(list(layers))}\n'
+    )
+    return path
+
+
+def surround(monkeypatch: pytest.MonkeyPatch, config: Path, cache: Path) -> None:
+    """The environment of commands that read this configuration and keep answers in ``cache``."""
+    monkeypatch.setenv("EXPLORER_CONFIG", str(config))
+    monkeypatch.setenv("EXPLORER_CACHE_DIR", str(cache))
+    monkeypatch.setenv("EXPLORER_DEVICE", "cpu")
+
+
+def command(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
+    """The JSON object that a command prints; nothing else may be on stdout."""
+    assert main([*argv, "--json"]) == 0, capsys.readouterr().err
+    answer = json.loads(capsys.readouterr().out)
+    assert isinstance(answer, dict)
+    return answer
 
 
 def wait(ask: Callable[[], T | Status]) -> T:
