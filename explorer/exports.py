@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from explorer.records import Evaluation
+from explorer.records import Evaluation, Planted, PlantedRow
 
 
 def plain(value: Any) -> Any:
@@ -80,3 +80,33 @@ def neurons(found: Evaluation) -> list[dict[str, Any]]:
         for at, row in enumerate(found.rows)
         for place, channel in enumerate(found.channels)
     ]
+
+
+def planted(found: Planted, per_neuron: bool = False) -> dict[str, Any]:
+    """Methods compared on planted channels. ``ceiling`` and ``random`` are the mean scores of the
+    leaked sources and of labels drawn by lot, by kind; ``per_neuron`` adds every channel's."""
+    rows = [asdict(row) for row in found.rows]
+    if per_neuron:
+        for at, row in enumerate(rows):
+            row |= {name: getattr(found, name)[at] for name in ("known", "auto")}
+    return {
+        "layer": found.layer,
+        "references": asdict(found.references),
+        "seed": found.seed,
+        "half": found.half,
+        "join": found.join,
+        "judge": found.judge,
+        "possible": found.possible,
+        "ceiling": {_kind(row): row.ari for row in found.rows if row.method == "ceiling"},
+        "random": {_kind(row): row.ari for row in found.rows if row.method == "random"},
+        "rows": rows,
+        "confusion": [asdict(each) for each in found.confusion],
+        **({"sums": [asdict(each) for each in found.sums]} if per_neuron else {}),
+        "seconds": found.seconds,
+    }
+
+
+def _kind(row: PlantedRow) -> str:
+    """What is planted, such as "near", "near, 3 sources" or "far, mix 0.5"."""
+    more = f", {row.groups} sources" if row.groups != 2 else ""
+    return f"{row.regime}{more}{f', mix {row.mix:g}' if row.mix != 1 else ''}"

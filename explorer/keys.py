@@ -47,6 +47,9 @@ VERSIONS: dict[str, int] = {
     "edited": 2,
     "parts": 1,
     "truth": 1,
+    "plants": 1,
+    "divided": 1,
+    "planted": 1,
 }
 """Every kind of question; raise a number when the answers of that kind change."""
 
@@ -63,7 +66,7 @@ BATCH = frozenset(
             "ablation",
             "split_test",
         ),
-        *("candidates", "surgery", "truth"),
+        *("candidates", "surgery", "truth", "planted"),
     }
 )
 """Kinds that run behind interactive questions and outlive the tab that asked."""

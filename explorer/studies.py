@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from explorer import embedders, questions
+from explorer import benchmark, embedders, questions
+from explorer.benchmark import Planting
 from explorer.desk import Asker, Desk
 from explorer.images import concept_boxes
 from explorer.keys import Identity, Question
@@ -16,6 +17,7 @@ from explorer.records import (
     Distances,
     EmbedderInfo,
     Evaluation,
+    Planted,
     Ranking,
     Status,
     Sweep,
@@ -97,6 +99,20 @@ class Studies:
         return self._desk.ask(
             questions.truth(opened.workspace, study), opened.identity, asker, Truth
         )
+
+    def planted(self, ws: str, asked: Planting, asker: Asker) -> Planted | Status:
+        """Methods compared on channels that are planted in a layer, so that the truth is known."""
+        opened = self._desk.open(ws, asker)
+        if isinstance(opened, Status):
+            return opened
+        layer = opened.network.layer(asked.layer)
+        for name in filter(None, asked.lowers):
+            opened.network.layer(name)
+        info = self._embedder(ws, asker, asked.judge)
+        if isinstance(info, Status):
+            return info
+        question = benchmark.planted(opened.workspace, replace(asked, judge=info.used), layer)
+        return self._desk.ask(question, opened.identity, asker, Planted)
 
     def ranking(
         self, question: SplitQuestion, virtual: int, count: int, asker: Asker

@@ -19,7 +19,7 @@ HOME = Path(__file__).resolve().parent.parent
 # longest matching name winning, and which rooms they may import besides their own.
 ROOMS: dict[str, tuple[str, ...]] = {
     "records": ("explorer.records",),
-    "reading": ("explorer.lab", "explorer.browse", "explorer.keys"),
+    "reading": ("explorer.lab", "explorer.browse", "explorer.keys", "explorer.planting"),
     "store": (
         "explorer.settings",
         "explorer.recent",
@@ -60,6 +60,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "explorer.desk",
         "explorer.questions",
         "explorer.operations",
+        "explorer.benchmark",
         "explorer.surgery_desk",
         "explorer.explaining",
         "explorer.explanations",

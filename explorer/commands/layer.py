@@ -1,4 +1,4 @@
-"""Commands about many neurons of a layer: sweep, evaluate."""
+"""Commands about many neurons of a layer: sweep, evaluate, planted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from explorer import exports
+from explorer.benchmark import Planting
 from explorer.commands.command import Command, Found
 from explorer.commands.neuron import add_params, given_params
 from explorer.methods.registry import METHODS
+from explorer.planting import HALVES, JOINS, REGIMES
 from explorer.questions import SplitQuestion, Study
 from explorer.records import BadInput, Neuron, ReferenceQuery, Sweep
 from explorer.session import Session
@@ -47,6 +49,27 @@ def evaluate(args: argparse.Namespace) -> Found:
     ask = session.backend
     found = session.wait(lambda: ask.studies.evaluation(session.ws, study, session.asker))
     return exports.evaluation(found, args.per_neuron)
+
+
+def planted(args: argparse.Namespace) -> Found:
+    session = Session(args)
+    asked = Planting(
+        layer=args.layer,
+        pairs=args.pairs,
+        methods=tuple(args.methods),
+        lowers=tuple(args.lower),
+        regimes=tuple(args.regime),
+        groups=tuple(args.groups),
+        mixes=tuple(args.mix),
+        join=args.join,
+        judge=args.judge,
+        references=ReferenceQuery(count=args.references),
+        seed=args.seed,
+        half=args.half,
+    )
+    ask = session.backend
+    found = session.wait(lambda: ask.studies.planted(session.ws, asked, session.asker))
+    return exports.planted(found, args.per_neuron)
 
 
 def _channels(text: str) -> tuple[int, int] | None:
@@ -107,6 +130,37 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     _reference_options(parser)
 
 
+def _planted_options(parser: argparse.ArgumentParser) -> None:
+    asked = Planting("")
+    parser.add_argument("layer")
+    parser.add_argument("--pairs", type=int, default=asked.pairs, help="of each kind")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=asked.methods,
+        metavar="M",
+        help=f"NAME or NAME:PARAMETER=VALUE,... of {', '.join(METHODS)}",
+    )
+    parser.add_argument(
+        "--lower", nargs="+", default=asked.lowers, metavar="L", help="lower layers to attribute to"
+    )
+    parser.add_argument("--regime", nargs="+", default=asked.regimes, choices=REGIMES)
+    parser.add_argument(
+        "--groups", nargs="+", type=int, default=asked.groups, help="source channels (default: 2)"
+    )
+    parser.add_argument(
+        "--mix", nargs="+", type=float, default=asked.mixes, metavar="R", help="0 to 1 (default: 1)"
+    )
+    parser.add_argument("--join", default=asked.join, choices=JOINS, help="they are rectified")
+    parser.add_argument(
+        "--judge", default="", metavar="SPEC", help="of distances (default: --embedder)"
+    )
+    parser.add_argument("--references", type=int, default=100, help="pictures (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is planted (default: 0)")
+    parser.add_argument("--half", default=asked.half, choices=("all", *HALVES))
+    parser.add_argument("--per-neuron", action="store_true", help="also the values of each channel")
+
+
 def _reference_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--references", type=int, default=100, help="pictures (default: 100)")
     parser.add_argument("--by", default="max", choices=("max", "mean"), help="default: max")
@@ -115,4 +169,5 @@ def _reference_options(parser: argparse.ArgumentParser) -> None:
 COMMANDS = (
     Command("sweep", "split many neurons of a layer; resumable", sweep, _sweep_options),
     Command("evaluate", "compare methods on a sample of neurons", evaluate, _evaluate_options),
+    Command("planted", "test methods where the truth is known", planted, _planted_options),
 )

@@ -68,7 +68,7 @@ class DeviceLab:
         self._store = store
         self._arrays = ScanArrays(cache / "scans" / identity.scans)
         self._views = Views(images, lambda: self.model)
-        self._maps = LowerMaps(self._views.inputs, Store(cache / "maps", DISK_GB), identity.scans)
+        self.maps = LowerMaps(self._views.inputs, Store(cache / "maps", DISK_GB), identity.scans)
         self._sweeps = cache / "sweeps" / identity.scans
         self.clock = Clock()
 
@@ -131,7 +131,7 @@ class DeviceLab:
         neuron = references.neuron
 
         def make() -> Rows:
-            attribute = attributing(self.model, self._maps, (lower.name, neuron.layer), rule)
+            attribute = attributing(self.model, self.maps, (lower.name, neuron.layer), rule)
 
             def part(index: np.ndarray) -> np.ndarray:
                 return attribute(index, np.full(len(index), neuron.channel), np.arange(len(index)))
@@ -154,7 +154,7 @@ class DeviceLab:
         layer = references[0].neuron.layer
         folder = self._sweeps / digest(layer, lower.name, rule, references[0].query)
         ledger = grouped.Ledger(folder, digest(names), lower.channels, len(pairs.picture))
-        attribute = attributing(self.model, self._maps, (lower.name, layer), rule, False)
+        attribute = attributing(self.model, self.maps, (lower.name, layer), rule, False)
         with self.clock.stage("relevance"), ledger:
             made = grouped.rows_of(ledger, pairs, attribute, report)
             for name, rows in zip(names, made, strict=True):

@@ -46,6 +46,15 @@ from explorer.records.meaning import (
     SplitTest,
     SplitTestRow,
 )
+from explorer.records.planted import (
+    Chosen,
+    Divided,
+    Plant,
+    Planted,
+    PlantedRow,
+    Plants,
+    Sum,
+)
 from explorer.records.scans import Scan, ScanReport, Stored
 from explorer.records.studies import (
     Confusion,
@@ -89,6 +98,7 @@ __all__ = [
     "BadInput",
     "Cancelled",
     "Candidates",
+    "Chosen",
     "ClassRelevance",
     "ConceptSet",
     "Confusion",
@@ -96,6 +106,7 @@ __all__ = [
     "DeadNeuron",
     "Directions",
     "Distances",
+    "Divided",
     "Edit",
     "EditedNetwork",
     "EmbedderInfo",
@@ -119,6 +130,10 @@ __all__ = [
     "PairedDifference",
     "PartResponses",
     "PartsAlignment",
+    "Plant",
+    "Planted",
+    "PlantedRow",
+    "Plants",
     "Preprocess",
     "Projection",
     "RangeAnalysis",
@@ -137,6 +152,7 @@ __all__ = [
     "SplitTestRow",
     "Status",
     "Stored",
+    "Sum",
     "SurgeryReport",
     "Sweep",
     "Truth",
