@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # The stamp carries the checksum of the pins, so set-up repeats exactly when they change.
 STAMP := $(VENV)/.installed-$(shell cksum < requirements.txt | tr -d ' ')
 
+RAY := $(VENV)/.ray-$(shell cksum < requirements-ray.txt | tr -d ' ')
+
 .PHONY: help setup run test lint check
 .DEFAULT_GOAL := help
 
@@ -31,7 +33,12 @@ run: setup
 	@$(BIN)/python -m explorer demo || [ $$? -eq 2 ]
 	@$(BIN)/python -m explorer serve --port $(PORT)
 
-test: setup
+# Ray is for tests alone; where it cannot be had, its tests are skipped.
+$(RAY): $(STAMP)
+	@$(BIN)/pip install --disable-pip-version-check --quiet --requirement requirements-ray.txt \
+	  && touch $@ || echo "Ray cannot be installed here: its tests are skipped."
+
+test: setup $(RAY)
 	$(BIN)/python -m pytest
 
 lint: setup

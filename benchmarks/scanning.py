@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.interleaved import interleave, spread
@@ -32,7 +31,7 @@ def measure(options: Options) -> dict[str, Any]:
         loaded = load(*source)
         for precision in PRECISIONS:
             network = Network.build(loaded, "cpu", precision)
-            count = min(SCANNED[name] // (3 if options.quick else 1), len(images))
+            count = min(SCANNED[name] // (4 if options.quick else 1), len(images))
             figures |= _compare(f"{name}_{precision}", network, images, count, options)
     figures["scan_over_bare_forward"] = figures["scan_resnet50_float32_over_bare_forward"]
     return figures
@@ -52,7 +51,7 @@ def _compare(
         "all": lambda: whole(network, part, every, options.folder),
         "decode": lambda: decode(network, part),
     }
-    seconds = interleave(variants, 3 if options.quick else 5)
+    seconds = interleave(variants, 2 if options.quick else 5)
     figures = spread(f"scan_{name}_images_per_s", count / seconds["four"])
     figures |= spread(f"scan_{name}_bare_images_per_s", count / seconds["bare"])
     figures |= spread(f"scan_{name}_decode_images_per_s", count / seconds["decode"])
@@ -91,6 +90,5 @@ def whole(network: Network, images: ImageSet, layers: Sequence[str], folder: Pat
 
 def decode(network: Network, images: ImageSet) -> int:
     """Decoding alone, in one thread."""
-    decoder = Decoder(images, network.info.preprocess, BATCH)
-    views = [to_input(each.pixels, network) for each in decoder.batches(0, len(images))]
-    return int(np.sum([len(each) for each in views]))
+    decoder = Decoder(images.root, network.info.preprocess, BATCH)
+    return sum(len(to_input(each.pixels, network)) for each in decoder.batches(images.paths))

@@ -53,7 +53,8 @@ class Session:
 
     def __init__(self, args: argparse.Namespace) -> None:
         settings, self.ws = _settings(args)
-        inline = args.inline or not _worker_alive(settings)
+        engine = getattr(args, "engine", "")
+        inline = args.inline or engine or not _worker_alive(settings)
         self.backend = Backend(settings, InlineQueue(settings) if inline else None)
         self.asker = Asker(f"command-{os.getpid()}", f"command-{os.getpid()}")
 
@@ -74,7 +75,8 @@ class Session:
 
 def _settings(args: argparse.Namespace) -> tuple[Settings, str]:
     """Settings with the workspace that the options name or compose, and its name."""
-    settings = load_settings()
+    engine = getattr(args, "engine", "")
+    settings = load_settings(os.environ | ({"EXPLORER_ENGINE": engine} if engine else {}))
     base = settings.workspace(args.workspace) if args.workspace else settings.workspaces[0]
     given = {
         name: getattr(args, name)

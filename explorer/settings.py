@@ -24,6 +24,9 @@ DEMO = Workspace(
 )
 """The workspace that needs no hub; present unless ``explorer.toml`` names its own ``demo``."""
 
+ENGINE = r"local|ray(://([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5})?"
+"""What bulk work may run on, as a pattern."""
+
 VARIABLES: dict[str, str] = {
     "EXPLORER_CONFIG": "path of explorer.toml, which lists the workspaces",
     "EXPLORER_CACHE_DIR": "folder for everything computed (default: cache)",
@@ -31,7 +34,7 @@ VARIABLES: dict[str, str] = {
     "EXPLORER_DEVICE": "auto, cpu or cuda:0 (default: auto)",
     "EXPLORER_READ_ONLY": "1 to answer from the store only and compute nothing (default: 0)",
     "EXPLORER_UPLOAD_MB": "largest upload in megabytes (default: 10)",
-    "EXPLORER_ENGINE": "local (default: local)",
+    "EXPLORER_ENGINE": "local, ray or ray://HOST:PORT (default: local)",
 }
 """Every environment variable that is read, with its meaning; other EXPLORER_ names are refused."""
 
@@ -76,7 +79,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         device=_choice(values, "EXPLORER_DEVICE", "auto", r"auto|cpu|cuda(:\d{1,3})?"),
         read_only=_choice(values, "EXPLORER_READ_ONLY", "0", r"0|1") == "1",
         upload_mb=_number(values, "EXPLORER_UPLOAD_MB", 10.0),
-        engine=_choice(values, "EXPLORER_ENGINE", "local", r"local"),
+        engine=_choice(values, "EXPLORER_ENGINE", "local", ENGINE),
         workspaces=_workspaces(values.get("EXPLORER_CONFIG")),
     )
 

@@ -116,6 +116,7 @@ ONLY_IN: dict[str, set[str]] = {
     "timm": {"networks", "compute"},
     "zennit": {"networks", "compute"},
     "open_clip": {"networks", "compute"},
+    "ray": {"compute"},
     "diskcache": {"store"},
     "matplotlib": {"figures"},
 }
@@ -124,7 +125,7 @@ EXCUSED = {
 }
 WORKER_ONLY = (
     *("torch", "torchvision", "timm", "zennit", "open_clip"),
-    *("sklearn", "scipy", "matplotlib", "onnxruntime"),
+    *("sklearn", "scipy", "matplotlib", "onnxruntime", "ray"),
 )
 """What the web process must never load: memory, start and every rerun would suffer."""
 
@@ -309,10 +310,11 @@ def test_process_starts_without_heavy_libraries(who: str) -> None:
 
 
 def test_every_library_that_is_imported_is_pinned() -> None:
-    text = (HOME / "requirements.txt").read_text(encoding="utf-8")
+    files = [HOME / "requirements.txt", HOME / "requirements-ray.txt"]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w-]+==[\w.+-]+", line) for line in lines), "pin with =="
-    pinned = {canonical(line.split("==")[0]) for line in lines}
+    assert all(re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.+-]+", line) for line in lines), "pin with =="
+    pinned = {canonical(re.split(r"\[|==", line)[0]) for line in lines}
     providers = importlib.metadata.packages_distributions()
     files = [*sources().values(), *HOME.glob("tests/**/*.py"), *HOME.glob("benchmarks/*.py")]
     files.remove(HOME / "benchmarks" / "peer.py")  # runs in an environment of the peer's own
@@ -323,7 +325,7 @@ def test_every_library_that_is_imported_is_pinned() -> None:
             top = name.split(".")[0]
             if top in sys.stdlib_module_names or top in own:
                 continue
-            if not pinned & {canonical(each) for each in providers.get(top, [])}:
+            if not pinned & {canonical(each) for each in providers.get(top, [top])}:
                 wrong.add(f"{path.relative_to(HOME)}:{line} imports {top}, which is not pinned")
     assert not wrong, "\n".join(sorted(wrong))
 

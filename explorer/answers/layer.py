@@ -13,6 +13,7 @@ import numpy as np
 
 from explorer import browse, questions
 from explorer.answers import neuron
+from explorer.answers.ahead import answer_ahead
 from explorer.answers.room import Room
 from explorer.answers.workspace import FALLBACK_SECONDS
 from explorer.keys import Identity, Question, key, query_from
@@ -42,6 +43,7 @@ def sweep(room: Room, question: Question, identity: Identity, report: Report) ->
     channels = np.arange(first, last + 1, dtype=np.int32)
     k = np.zeros(len(channels), np.int32)
     silhouette, stability = (np.full(len(channels), np.nan, np.float32) for _ in range(2))
+    answer_ahead(room, question, identity, channels.tolist(), [args], sweep_part, report)
     prepare(room, question, identity, channels.tolist(), args, report)
     for at, channel in enumerate(channels.tolist()):
         try:
@@ -99,6 +101,9 @@ def evaluation(
     before = Counter(lab.clock.seconds)
     lab.scan(question.subject, report)
     channels, notice = sample(room, question, identity, report)
+    splits = [split for method in question.args["methods"] for split in method["splits"]]
+    about = room, question, identity
+    answer_ahead(*about, channels.tolist(), splits, evaluation_part, report)
     comparison = Comparison(room, question, identity, len(channels))
     for at, channel in enumerate(channels.tolist()):
         now = part(report, at, len(channels), f"neuron {channel}")
@@ -111,6 +116,23 @@ def evaluation(
         return found
     room.store.put(key(question, identity), found, FALLBACK_SECONDS)
     return None
+
+
+def sweep_part(room: Room, question: Question, identity: Identity, report: Report) -> None:
+    """The splits of the channels ``question.args["only"]``."""
+    channels, args = question.args["only"], question.args["split"]
+    prepare(room, question, identity, channels, args, report)
+    for channel in channels:
+        with suppress(DeadNeuron, NoCluster):
+            split_of(room, question, identity, channel, args, report)
+
+
+def evaluation_part(room: Room, question: Question, identity: Identity, report: Report) -> None:
+    """Whatever a comparison needs of the channels ``question.args["only"]``."""
+    channels = question.args["only"]
+    comparison = Comparison(room, question, identity, len(channels))
+    for at, channel in enumerate(channels):
+        comparison.measure(at, channel, report)
 
 
 class Comparison:

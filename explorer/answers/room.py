@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from explorer.compute.device_lab import DeviceLab
+from explorer.compute.engine import LOCAL, Cluster
 from explorer.compute.shelf import Shelf
 from explorer.images import sets
 from explorer.keys import Identity, Question, key
@@ -40,6 +42,15 @@ class Room:
             lab = DeviceLab(workspace, identity, images, self.shelf, self.store, cache)
             self._labs = {identity: lab}
         return self._labs[identity]
+
+    @contextmanager
+    def cluster(self) -> Iterator[Cluster | None]:
+        """The cluster that bulk work is to run on; None where that is this process alone."""
+        if self.settings.engine == LOCAL:
+            yield None
+            return
+        with Cluster(self.settings.engine, self.settings.device) as found:
+            yield found
 
     def kept(
         self, question: Question, identity: Identity, what: type[T], make: Callable[[], T]

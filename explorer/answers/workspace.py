@@ -52,7 +52,8 @@ def scan(room: Room, question: Question, identity: Identity, report: Report) -> 
     """Scan what is missing of the layers."""
     lab = room.lab(question, identity)
     start = time.monotonic()
-    passed = lab.scan_layers(question.args["layers"], report)
+    with room.cluster() as cluster:
+        passed = lab.scan_layers(question.args["layers"], report, cluster)
     seconds = time.monotonic() - start
     layers = tuple(question.args["layers"])
     return ScanReport(

@@ -42,6 +42,17 @@ def show(found: Mapping[str, Any]) -> None:
             print(f"{name}: {value}")
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that many devices can share."""
+    parser.add_argument(
+        "--engine",
+        default="",
+        metavar="E",
+        help="local, ray (on this machine) or ray://HOST:PORT; computes in this process "
+        "(default: EXPLORER_ENGINE)",
+    )
+
+
 def progress(fraction: float, message: str) -> None:
     """A line of progress on stderr."""
     print(f"{fraction:4.0%} {message}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from explorer import exports
 from explorer.benchmark import Planting
-from explorer.commands.command import Command, Found
+from explorer.commands.command import Command, Found, add_engine
 from explorer.commands.neuron import add_params, given_params
 from explorer.methods.registry import METHODS
 from explorer.planting import HALVES, JOINS, REGIMES
@@ -108,6 +108,7 @@ def _sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="pure", help=f"one of {', '.join(METHODS)}")
     parser.add_argument("--channels", default="", metavar="A-B", help="default: all")
     _reference_options(parser)
+    add_engine(parser)
     add_params(parser)
 
 
@@ -127,6 +128,7 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     parser.add_argument("--per-neuron", action="store_true", help="also the values of each neuron")
+    add_engine(parser)
     _reference_options(parser)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from explorer.commands.command import Command, Found, progress
+from explorer.commands.command import Command, Found, add_engine, progress
 from explorer.embedders import title
 from explorer.records import ImageSet, LayerTable
 from explorer.session import Session
@@ -82,6 +82,7 @@ def _row(
 
 def _scan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", nargs="+", default=[], help="default: all rectified layers")
+    add_engine(parser)
 
 
 def _neurons_options(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from explorer.images.pictures import view
-from explorer.records import BadInput, ImageSet, Preprocess
+from explorer.records import BadInput, Preprocess
 
 AHEAD = 3
 """Batches that wait for the device, beside one in the hands of each thread."""
@@ -26,10 +26,9 @@ Unreadable = tuple[int, str, str]  # offset in the batch, relative path, reason
 
 @dataclass(frozen=True)
 class Views:
-    """Pictures ``start`` to ``start + B`` as the network sees them, u8[B,S,S,3]; black where
-    ``unreadable`` says that there is none."""
+    """Pictures as the network sees them, u8[B,S,S,3]; black where ``unreadable`` says that there is
+    none."""
 
-    start: int
     pixels: np.ndarray
     unreadable: tuple[Unreadable, ...]
 
@@ -38,39 +37,37 @@ class Views:
 class _Task:
     """A batch in the making, and since when its thread has been at which picture."""
 
-    start: int
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     at: str = ""
     since: float = field(default_factory=time.monotonic)
 
 
 class Decoder:
-    """Iterates over the batches of pictures ``start`` to ``end`` of a set, decoded by ``threads``
-    threads; ``pinned`` puts them where a CUDA device reads them by itself."""
+    """Makes batches of pictures under ``root`` by ``threads`` threads; ``pinned`` puts them where a
+    CUDA device reads them by itself."""
 
     def __init__(
         self,
-        images: ImageSet,
+        root: str,
         preprocess: Preprocess,
         batch: int,
         threads: int = 1,
         pinned: bool = False,
     ) -> None:
-        self._images = images
+        self._root = root
         self._preprocess = preprocess
         self._batch = batch
         self._threads = threads
         self._pinned = pinned
         self._given_up: set[str] = set()
 
-    def batches(self, start: int, end: int) -> Iterator[Views]:
-        """The batches of pictures ``start`` to ``end``."""
+    def batches(self, paths: Sequence[str]) -> Iterator[Views]:
+        """The pictures at ``paths``, relative to the root, in their order."""
         waiting: deque[tuple[_Task, Future[Views]]] = deque()
         self._pool = self._new_pool()
         try:
-            for first in range(start, end, self._batch):
-                last = min(first + self._batch, end)
-                task = _Task(first, self._images.paths[first:last])
+            for first in range(0, len(paths), self._batch):
+                task = _Task(paths[first : first + self._batch])
                 waiting.append((task, self._pool.submit(self._decode, task)))
                 if len(waiting) >= AHEAD + self._threads:
                     yield self._next(waiting)
@@ -102,7 +99,7 @@ class Decoder:
         self._pool = self._new_pool()
         for number, (old, future) in enumerate(waiting):
             if not future.done() or future.cancelled():
-                task = _Task(old.start, old.paths)
+                task = _Task(old.paths)
                 waiting[number] = (task, self._pool.submit(self._decode, task))
 
     def _decode(self, task: _Task) -> Views:
@@ -118,7 +115,7 @@ class Decoder:
                         f"The picture '{path}' was not decoded in {PATIENCE_SECONDS:.0f} s: "
                         "make it smaller or save it anew."
                     )
-                pixels[offset] = view(self._images.root, path, self._preprocess)
+                pixels[offset] = view(self._root, path, self._preprocess)
             except BadInput as error:
                 unreadable.append((offset, path, str(error)))
-        return Views(task.start, pixels, tuple(unreadable))
+        return Views(pixels, tuple(unreadable))

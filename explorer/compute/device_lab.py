@@ -17,9 +17,10 @@ from explorer.compute.batching import in_batches
 from explorer.compute.clock import Clock
 from explorer.compute.crops import boxes_and_heat
 from explorer.compute.embedding import resolve
+from explorer.compute.engine import Cluster
 from explorer.compute.grouped import attributing
 from explorer.compute.lower_maps import DISK_GB, LowerMaps
-from explorer.compute.scan import scan
+from explorer.compute.scan import scan, scan_on
 from explorer.compute.shelf import Shelf
 from explorer.compute.views import Views
 from explorer.embedders import identity as identity_of_embedder
@@ -86,14 +87,19 @@ class DeviceLab:
     def network(self) -> NetworkInfo:
         return self.model.info
 
-    def scan_layers(self, layers: Sequence[str], report: Report) -> int:
+    def scan_layers(
+        self, layers: Sequence[str], report: Report, cluster: Cluster | None = None
+    ) -> int:
         """Scan what is missing of the layers; the number of pictures passed over now."""
         missing = [self.network.layer(name) for name in layers if self._arrays.progress(name) < 1]
         if not missing:
             return 0
         with self.clock.stage("scan"), self._arrays.writer(missing, len(self.images)) as writer:
             passed = writer.missing
-            scan(self._scanned(), self.images, writer, report)
+            if cluster is None:
+                scan(self._scanned(), self.images, writer, report)
+            else:
+                scan_on(cluster, self.workspace, self.images, writer, report)
         return passed
 
     def scan(self, layer: str, report: Report) -> Scan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
@@ -12,18 +13,23 @@ import torch.nn.functional as F
 
 from explorer.compute.batching import in_batches
 from explorer.compute.decoding import Decoder, Unreadable, Views
+from explorer.compute.device import choose_device
+from explorer.compute.engine import Cluster
 from explorer.lab import Report
 from explorer.networks.graph import Network
-from explorer.records import ImageSet
-from explorer.scan_writer import ScanWriter
+from explorer.networks.zoo import load
+from explorer.records import ImageSet, Workspace
+from explorer.scan_writer import LARGEST, ScanWriter
 
 BATCH = 32
 CUDA_BATCH = 256
+TASK_IMAGES = 512
+"""Pictures that an actor takes at a time: whole batches, so that they are those of a local scan."""
 
 Reduced = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Per layer: spatial maximum f32[C,B], mean f32[C,B] and flat position of the maximum i64[C,B]."""
-Piece = tuple[int, Reduced, tuple[Unreadable, ...]]
-"""The first picture of a batch, what was found, and which of its pictures could not be read."""
+Piece = tuple[Reduced, tuple[Unreadable, ...]]
+"""What was found in a batch, and which of its pictures could not be read."""
 
 
 def scan(network: Network, images: ImageSet, writer: ScanWriter, report: Report) -> None:
@@ -32,22 +38,66 @@ def scan(network: Network, images: ImageSet, writer: ScanWriter, report: Report)
     ``report`` is called between batches.
     """
     for start, end in writer.gaps:
-        fill(pieces(network, images, writer.layers, start, end), writer, report)
+        fill(pieces(network, images.root, images.paths[start:end], writer.layers), writer, report)
     writer.finish()
 
 
 def fill(found: Iterable[Piece], writer: ScanWriter, report: Report) -> None:
     """Write pieces in the order of their pictures, reporting after each."""
-    for _, reduced, unreadable in found:
+    for reduced, unreadable in found:
         writer.append(reduced, unreadable)
         done = writer.images - writer.missing
         report(done / writer.images, f"{done:,} of {writer.images:,} pictures")
 
 
+def scan_on(
+    cluster: Cluster,
+    workspace: Workspace,
+    images: ImageSet,
+    writer: ScanWriter,
+    report: Report,
+) -> None:
+    """As ``scan``, to the same arrays, by the actors of a cluster."""
+
+    def idle() -> None:
+        report(1 - writer.missing / writer.images, f"{cluster.actors} actors")
+
+    about = (workspace, images.root, writer.layers, cluster.device)
+    for start, end in writer.gaps:
+        firsts = range(start, end, TASK_IMAGES)
+        tasks = [images.paths[first : min(first + TASK_IMAGES, end)] for first in firsts]
+        for found in cluster.map(scanner, about, tasks, idle):
+            fill(found, writer, report)
+    writer.finish()
+
+
+def scanner(
+    workspace: Workspace, root: str, layers: Sequence[str], device: str
+) -> Callable[[Sequence[str]], list[Piece]]:
+    """What an actor does with paths of pictures."""
+    loaded = load(workspace.network, workspace.weights)
+    network = Network.build(loaded, choose_device(device), workspace.precision)
+    return lambda paths: [_narrow(piece) for piece in pieces(network, root, paths, layers)]
+
+
+def _narrow(piece: Piece) -> Piece:
+    """The same in the types in which it is stored, which travel faster."""
+    reduced, unreadable = piece
+    found = {}
+    for layer, (maximum, mean, position) in reduced.items():
+        place = np.uint16 if position.max(initial=0) < 2**16 else np.uint32
+        found[layer] = (_half(maximum), _half(mean), position.astype(place))
+    return found, unreadable
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.clip(values, -LARGEST, LARGEST), np.float16)
+
+
 def pieces(
-    network: Network, images: ImageSet, layers: Sequence[str], start: int, end: int
+    network: Network, root: str, paths: Sequence[str], layers: Sequence[str]
 ) -> Iterator[Piece]:
-    """What layers find in pictures ``start`` to ``end``, batch by batch.
+    """What layers find in the pictures at ``paths`` under ``root``, batch by batch.
 
     While the device works on a batch, the next ones are decoded; on a CUDA device nothing waits
     for a batch before the next is under way.
@@ -55,22 +105,18 @@ def pieces(
     cuda = network.device.type == "cuda"
     threads = max(1, (os.cpu_count() or 2) - 1) if cuda else 1
     size = CUDA_BATCH if cuda else BATCH
-    decoder = Decoder(images, network.info.preprocess, size, threads, pinned=cuda)
-    under_way: tuple[Views, Callable[[], Reduced]] | None = None
-    for views in decoder.batches(start, end):
-        now = views, launch(network, views.pixels, layers)
-        if not cuda:
-            yield _piece(*now)
-            continue
-        if under_way is not None:
-            yield _piece(*under_way)
-        under_way = now
-    if under_way is not None:
-        yield _piece(*under_way)
+    decoder = Decoder(root, network.info.preprocess, size, threads, pinned=cuda)
+    under_way: deque[tuple[Views, Callable[[], Reduced]]] = deque()
+    for views in decoder.batches(paths):
+        under_way.append((views, launch(network, views.pixels, layers)))
+        if len(under_way) > cuda:
+            yield _piece(*under_way.popleft())
+    while under_way:
+        yield _piece(*under_way.popleft())
 
 
 def _piece(views: Views, collect: Callable[[], Reduced]) -> Piece:
-    return views.start, collect(), views.unreadable
+    return collect(), views.unreadable
 
 
 def launch(network: Network, views: np.ndarray, layers: Sequence[str]) -> Callable[[], Reduced]:

@@ -1,0 +1,215 @@
+"""Bulk work on many devices: Ray actors do pieces of it, and their answers come back in order.
+
+Ray is optional, imported here alone and only when asked for. Its processes trust one another, as
+they exchange pickles; nothing that a person gave the explorer is unpickled.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar
+
+from explorer.records import ExplorerError, Unavailable
+
+LOG = logging.getLogger(__name__)
+
+LOCAL = "local"
+SCHEME = "ray"
+QUEUED = 2
+"""Tasks given to each actor at a time, so that none waits for the next."""
+AHEAD = 4
+"""Answers, for each actor, that may wait for an earlier one."""
+ATTEMPTS = 3
+GLANCE_SECONDS = 1.0
+REACH_SECONDS = 5.0
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+
+class Cluster:
+    """A connection to Ray, for as long as the context lasts: ``ray`` starts one on this machine,
+    ``ray://HOST:PORT`` asks the one whose client server listens there. One actor for each GPU, or
+    for each CPU where there is none or ``device`` is "cpu"."""
+
+    def __init__(self, address: str, device: str) -> None:
+        self._ray = _connected(address)
+        resources = self._ray.cluster_resources()
+        self.gpus = device != "cpu" and int(resources.get("GPU", 0)) > 0
+        self.actors = max(1, int(resources.get("GPU" if self.gpus else "CPU", 1)))
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ray.shutdown()
+
+    @property
+    def device(self) -> str:
+        """The device that each actor has for itself."""
+        return "cuda:0" if self.gpus else "cpu"
+
+    def map(
+        self,
+        make: Callable[..., Callable[[Task], Answer]],
+        args: tuple[Any, ...],
+        tasks: Sequence[Task],
+        idle: Callable[[], None],
+    ) -> Iterator[Answer]:
+        """The answers to tasks, in their order, by the function that ``make(*args)`` gives on each
+        actor; ``make`` is a function of a module. ``idle`` is called each second of waiting.
+
+        A lost actor is replaced and its tasks done again; Unavailable when a task has taken three
+        with it. What a task raises is raised here.
+        """
+        crew = _Crew(self._ray, min(self.actors, len(tasks)), self.gpus, make, args)
+        waiting = enumerate(tasks)
+        ready: dict[int, Any] = {}
+        given = 0
+        try:
+            more = bool(tasks)
+            while more or crew.busy or ready:
+                while more and crew.free and len(ready) < AHEAD * self.actors:
+                    task = next(waiting, None)
+                    more = task is not None
+                    if task is not None:
+                        crew.give(*task)
+                if crew.busy and given not in ready:
+                    ready.update(crew.collect(idle))
+                while given in ready:
+                    yield ready.pop(given)
+                    given += 1
+        finally:
+            crew.end()
+
+
+class _Crew:
+    """The actors of one kind of work, and what each is at."""
+
+    def __init__(
+        self, ray: Any, size: int, gpus: bool, make: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        self._ray = ray
+        self._kind = ray.remote(_Actor).options(num_cpus=1, num_gpus=int(gpus))
+        self._about = (make, ray.put(args))
+        self._tasks: dict[Any, tuple[int, Any, Any]] = {}  # reference -> number, task, actor
+        self._attempts: dict[int, int] = {}
+        self._places = deque(self._hire(size) * QUEUED)
+
+    @property
+    def free(self) -> bool:
+        """Whether an actor can take a task."""
+        return bool(self._places)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer will come."""
+        return bool(self._tasks)
+
+    def give(self, number: int, task: Any) -> None:
+        """Let an actor with a free place do a task."""
+        actor = self._places.popleft()
+        self._attempts[number] = self._attempts.get(number, 0) + 1
+        self._tasks[actor.do.remote(task)] = number, task, actor
+
+    def collect(self, idle: Callable[[], None]) -> dict[int, Any]:
+        """Wait a moment; the answers that came, by number."""
+        ended, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=GLANCE_SECONDS)
+        found: dict[int, Any] = {}
+        for reference in ended:
+            number, task, actor = self._tasks.pop(reference)
+            try:
+                found[number] = self._ray.get(reference)
+            except self._ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, ExplorerError):
+                    raise error.cause from None
+                raise
+            except self._ray.exceptions.RayError as error:
+                LOG.warning("A Ray actor was lost: %s", str(error).splitlines()[0])
+                self._replace(actor, (number, task))
+            else:
+                self._attempts.pop(number)
+                self._places.append(actor)
+        if not ended:
+            idle()
+        return found
+
+    def end(self) -> None:
+        """Dismiss all actors, whatever they are at."""
+        for actor in {*self._places, *(actor for _, _, actor in self._tasks.values())}:
+            self._ray.kill(actor)
+
+    def _hire(self, count: int) -> list[Any]:
+        return [self._kind.remote(*self._about) for _ in range(count)]
+
+    def _replace(self, lost: Any, task: tuple[int, Any]) -> None:
+        """Give the tasks of a lost actor to a new one."""
+        self._ray.kill(lost)
+        others = [ref for ref, (_, _, actor) in self._tasks.items() if actor == lost]
+        again = [task, *(self._tasks.pop(reference)[:2] for reference in others)]
+        if self._attempts[task[0]] >= ATTEMPTS:
+            raise Unavailable(
+                f"Ray lost {ATTEMPTS} actors at the same piece of work: see its logs; often a "
+                "machine has too little memory for one actor on each device."
+            )
+        for number, _ in again[1:]:  # these had not begun
+            self._attempts[number] -= 1
+        (hired,) = self._hire(1)
+        kept = (actor for actor in self._places if actor != lost)
+        self._places = deque([*[hired] * QUEUED, *kept])
+        for number, each in again:
+            self.give(number, each)
+
+
+class _Actor:
+    """Lives in a process of its own, with one device."""
+
+    def __init__(self, make: Callable[..., Callable[[Any], Any]], args: tuple[Any, ...]) -> None:
+        self._make = partial(make, *args)
+        self._work: Callable[[Any], Any] | None = None
+
+    def do(self, task: Any) -> Any:
+        """The answer to a task. What cannot even be begun is told of the first task."""
+        self._work = self._work or self._make()
+        return self._work(task)
+
+
+def _connected(address: str) -> Any:
+    """The module ray, connected; Unavailable, in one sentence, where that cannot be."""
+    try:
+        import ray
+    except ImportError as error:
+        raise Unavailable(
+            "The engine 'ray' needs Ray: run pip install -r requirements-ray.txt, or use the "
+            "engine 'local'."
+        ) from error
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address == SCHEME:
+            ray.init(address="local", include_dashboard=False, **quiet)
+        else:
+            _reach(address)
+            ray.init(address=address, **quiet)
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise Unavailable(
+            f"The Ray cluster '{address}' cannot be used ({said}): check that it runs Ray "
+            f"{ray.__version__}, that this is the address of its client server, and its token."
+        ) from error
+    return ray
+
+
+def _reach(address: str) -> None:
+    """Raise OSError soon where nobody answers; Ray itself tries for minutes."""
+    host, _, port = address.removeprefix(f"{SCHEME}://").rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()

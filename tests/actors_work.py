@@ -1,0 +1,22 @@
+"""Work for actors in tests, in a module that they load at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from explorer.records import BadInput
+
+
+def squares(fault: int) -> Any:
+    """Work that fails at one number, by nobody's fault at 7, and kills from 100 on."""
+
+    def work(number: int) -> int:
+        if number == fault:
+            raise BadInput("This number is not squared: choose another.")
+        if number >= 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number * number
+
+    return work

@@ -1,0 +1,224 @@
+"""Bulk work on Ray: a real cluster of two actors, one of which is killed, and the same bytes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from actors_work import squares
+from tiny import LAYER, LOWER, draw_pictures, tiny_settings
+
+from explorer import __main__ as command_line
+from explorer.answers import layer as layer_answers
+from explorer.answers.layer import sweep_part
+from explorer.backend import Asker, Backend, SplitQuestion, Study
+from explorer.compute import engine, scan
+from explorer.compute.engine import Cluster
+from explorer.records import BadInput, Neuron, Status, Unavailable
+from explorer.session import InlineQueue
+from explorer.settings import load_settings
+
+ROOT = Path(__file__).parent.parent
+ASKER = Asker("ann", "here")
+MARK = "ENGINE_TEST_MARK"
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "known-to-this-test-alone"}
+"""What Ray's processes prove to one another that they belong together; read when it is loaded."""
+os.environ |= TOKEN
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def die_once() -> None:
+    """End this process without a word, if no other has."""
+    try:
+        os.close(os.open(os.environ[MARK], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def mortal_scanner(*args: Any) -> Any:
+    """The scanner of an actor, the first of which dies at its first pictures."""
+    work = scan.scanner(*args)
+
+    def scan_or_die(paths: Any) -> Any:
+        die_once()
+        return work(paths)
+
+    return scan_or_die
+
+
+def mortal_part(*args: Any) -> None:
+    """A part of a sweep that an actor does not survive."""
+    sweep_part(*args)
+    die_once()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("engine") / "pictures", each=30)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster of two slots for CPU work, in processes of its own."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-ray.txt")
+    ports = [free_port() for _ in range(2)]
+    mark = tmp_path_factory.mktemp("mark") / "died"
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += ["--num-cpus=2", f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}"]
+    command += ["--include-dashboard=false", "--disable-usage-stats"]
+    environment = os.environ | {"PYTHONPATH": paths, MARK: str(mark)}
+    os.environ[MARK] = str(mark)
+    head = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    for _ in range(600):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", ports[1]), 1):
+            break
+        time.sleep(0.1)
+    yield f"ray://127.0.0.1:{ports[1]}"
+    head.send_signal(signal.SIGTERM)
+    head.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def backend(folder: Path, pictures: Path, where: str) -> Backend:
+    settings = replace(tiny_settings(folder, pictures), engine=where)
+    return Backend(settings, InlineQueue(settings))
+
+
+def answer(ask: Any) -> Any:
+    for _ in range(10):
+        found = ask()
+        if not isinstance(found, Status):
+            return found
+        assert found.state != "failed", found.message
+    raise AssertionError("no answer")
+
+
+@pytest.fixture
+def mortal(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actors of which the first dies at its work."""
+    Path(os.environ[MARK]).unlink(missing_ok=True)
+    monkeypatch.setattr(scan, "scanner", mortal_scanner)
+    monkeypatch.setattr(layer_answers, "sweep_part", mortal_part)
+    monkeypatch.setattr(scan, "TASK_IMAGES", scan.BATCH)
+
+
+def test_ray_finds_what_one_process_finds_though_an_actor_dies(
+    address: str, pictures: Path, tmp_path: Path, mortal: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = {"local": tmp_path / "local", "ray": tmp_path / "ray"}
+    asked = SplitQuestion(Neuron("tiny", LAYER, 0), "pure", {"lower": LOWER})
+    swept = {}
+    for name, folder in folders.items():
+        asks = backend(folder, pictures, address if name == "ray" else "local")
+        answer(lambda asks=asks: asks.scan("tiny", [LAYER, LOWER], ASKER))
+        if name == "ray":
+            assert "actor was lost" in caplog.text
+            Path(os.environ[MARK]).unlink()
+            caplog.clear()
+        swept[name] = answer(lambda asks=asks: asks.studies.sweep(asked, ASKER, (0, 19)))
+    assert "actor was lost" in caplog.text
+    assert arrays(folders["local"]) == arrays(folders["ray"])
+    local, ray = swept["local"], swept["ray"]
+    for field in ("channels", "k", "silhouette", "stability"):
+        np.testing.assert_array_equal(getattr(local, field), getattr(ray, field))
+    for channel in np.flatnonzero(local.k > 0)[:3].tolist():
+        question = replace(asked, neuron=Neuron("tiny", LAYER, channel))
+        one, other = (
+            answer(partial(backend(where, pictures, "local").split, question, ASKER))
+            for where in folders.values()
+        )
+        np.testing.assert_array_equal(one.strength, other.strength)
+        np.testing.assert_array_equal(one.centroid, other.centroid)
+
+
+def arrays(folder: Path) -> dict[str, bytes]:
+    """Every file of the scans."""
+    root = folder / "cache" / "scans"
+    found = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    assert len(found) > 8
+    return found
+
+
+def test_a_comparison_is_the_same_on_ray(address: str, pictures: Path, tmp_path: Path) -> None:
+    study = Study(LAYER, ("activations", "random"), neurons=6, ks=(2, 3))
+    found = [
+        answer(lambda asks=asks: asks.studies.evaluation("tiny", study, ASKER))
+        for asks in (
+            backend(tmp_path / "local", pictures, "local"),
+            backend(tmp_path / "ray", pictures, address),
+        )
+    ]
+    assert found[0].rows == found[1].rows
+    np.testing.assert_array_equal(found[0].intra, found[1].intra)
+
+
+def test_answers_come_in_order_and_errors_as_they_are(address: str) -> None:
+    calls: list[int] = []
+
+    def stop() -> None:
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    with Cluster(address, "cpu") as cluster:
+        assert cluster.actors == 2
+        found = cluster.map(squares, (-1,), range(40), lambda: None)
+        assert list(found) == [number**2 for number in range(40)]
+        with pytest.raises(BadInput, match="choose another"):
+            list(cluster.map(squares, (5,), range(40), lambda: None))
+        with pytest.raises(Unavailable, match="lost 3 actors"):
+            list(cluster.map(squares, (-1,), [1, 100], lambda: None))
+        assert list(cluster.map(squares, (-1,), [], lambda: None)) == []
+
+
+def test_a_cluster_of_this_machine_is_started_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    with Cluster("ray", "cpu") as cluster:
+        assert list(cluster.map(squares, (-1,), [3, 4], lambda: None)) == [9, 16]
+    assert not ray.is_initialized()
+
+
+def test_ray_that_cannot_be_had_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(Unavailable, match=r"pip install -r requirements-ray\.txt"):
+        Cluster("ray", "cpu")
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setattr(engine, "REACH_SECONDS", 0.5)
+    monkeypatch.setenv("EXPLORER_CACHE_DIR", str(tmp_path))
+    common = ["scan", "--network", "timm:test_resnet", "--weights", "random:0"]
+    asked = [*common, "--images", str(pictures), "--engine", f"ray://127.0.0.1:{free_port()}"]
+    assert command_line.main(asked) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "cannot be used" in said
+    assert "client server" in said
+
+
+def test_engines_that_do_not_exist_are_refused() -> None:
+    for wrong in ("dask", "ray:", "ray://host", "ray://a b:1", "RAY"):
+        with pytest.raises(BadInput, match="EXPLORER_ENGINE is"):
+            load_settings({"EXPLORER_ENGINE": wrong})
+    for right in ("local", "ray", "ray://head.example.org:10001", "ray://[::1]:10001"):
+        assert load_settings({"EXPLORER_ENGINE": right}).engine == right
