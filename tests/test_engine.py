@@ -31,9 +31,14 @@ from explorer.settings import load_settings
 ROOT = Path(__file__).parent.parent
 ASKER = Asker("ann", "here")
 MARK = "ENGINE_TEST_MARK"
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "known-to-this-test-alone"}
-"""What Ray's processes prove to one another that they belong together; read when it is loaded."""
-os.environ |= TOKEN
+RAY = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "known-to-this-test-alone",
+    "RAY_worker_niceness": "0",
+}
+"""How Ray's processes know one another, and that they need not wait for all others; read when Ray
+is loaded."""
+os.environ |= RAY
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 

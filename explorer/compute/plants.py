@@ -38,15 +38,17 @@ def plants(
     shape = len(images), len(sums)
     value, mean, share = (np.zeros(shape, np.float32) for _ in range(3))
     place, truth = (np.zeros(shape, np.int32) for _ in range(2))
-    for views in Decoder(images, network.info.preprocess, BATCH).batches(0, len(images)):
+    start = 0
+    for views in Decoder(images.root, network.info.preprocess, BATCH).batches(images.paths):
         pixels = views.pixels
         parts = in_batches(lambda part: _summed(network, part, layer, sums), pixels, BATCH)
-        rows = slice(views.start, views.start + len(pixels))
+        rows = slice(start, start + len(pixels))
         for array, found in zip(
             (value, place, mean, truth, share), zip(*parts, strict=True), strict=True
         ):
             array[rows] = np.concatenate(found)
-        value[[views.start + offset for offset, _, _ in views.unreadable]] = -np.inf
+        value[[start + offset for offset, _, _ in views.unreadable]] = -np.inf
+        start = rows.stop
         report(rows.stop / len(images), f"{rows.stop:,} of {len(images):,} pictures")
     made = []
     for at, each in enumerate(sums):
