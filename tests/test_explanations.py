@@ -481,6 +481,7 @@ def test_a_layer_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert drawn["n"] == 3
     tested = run(capsys, LAYER, "--channels", "0-2", "--split-test", "random")
     assert tested["rows"][0]["method"] == "random"
+    assert tested["rows"][0]["over_random"] == 0
     assert main(["explain", LAYER, "--concepts", "labels", "--channels", "0-2"]) == 0
     assert "explanation" in capsys.readouterr().out
 

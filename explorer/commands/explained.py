@@ -162,13 +162,20 @@ def shares_of(found: RangeShares) -> dict[str, Any]:
 
 
 def split_test_of(found: SplitTest) -> dict[str, Any]:
-    """Whole neurons against their parts, by method."""
+    """Whole neurons against their parts, by method; ``over_random``: the difference beyond that of
+    parts drawn by lot, of the same neurons."""
+    gains = found.parts - found.whole
+    lots = [at for at, row in enumerate(found.rows) if row.method == "random"]
+    null = gains[lots[0]] if lots else np.full(len(found.channels), np.nan)
     return {
         "layer": found.layer,
         "length": found.length,
         "pictures": found.pictures,
         "neurons": len(found.channels),
-        "rows": [asdict(row) for row in found.rows],
+        "rows": [
+            asdict(row) | _averaged("over_random", gain - null)
+            for row, gain in zip(found.rows, gains, strict=True)
+        ],
         "concepts": found.concepts.mode,
         "embedder": found.concepts.embedder,
         "seconds": found.seconds,
