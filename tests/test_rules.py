@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from explorer.compute import rules as r
 from explorer.compute.propagation import Propagation
-from explorer.compute.pulls import total
+from explorer.compute.pulls import Lone, convolved, total
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 from explorer.records import MissingRule
@@ -93,6 +93,7 @@ CONVOLUTIONS = [
     nn.Conv2d(4, 4, 3, padding=1, groups=4),
     nn.Conv2d(4, 6, (3, 1), dilation=(2, 1), groups=2),
     nn.Conv2d(3, 5, 1),
+    nn.Conv2d(3, 4, (2, 3), stride=(2, 3), padding=(1, 0)),
 ]
 
 
@@ -339,3 +340,53 @@ def test_a_network_that_is_not_traced_has_no_rules() -> None:
     part = Slice(nn.Linear(2, 2), "a", "b", 1, False, {}, ("the network as a whole",))
     with pytest.raises(MissingRule, match="the network as a whole"):
         r.rules(part)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("padding", ["same", "valid", 1])
+def test_convolutions_are_transposed_however_they_pad(mode: str, padding: Any) -> None:
+    conv = layer(nn.Conv2d(2, 3, 3, padding=padding, padding_mode=mode))
+    x = normal(2, 2, 6, 5)
+    weights = dict(conv.named_parameters())
+    output, pull = convolved(conv, weights, x)
+    assert torch.equal(output, conv(x))
+    gradients = normal(4, *output.shape, seed=3)
+    for gradient, found in zip(gradients, pull(gradients)[0], strict=True):
+        leaf = x.clone().requires_grad_()
+        torch.testing.assert_close(found, torch.autograd.grad(conv(leaf), leaf, gradient)[0])
+
+
+def alone(rows: int, channels: int, turns: int = 3) -> tuple[Lone, Tensor]:
+    """Relevance of one channel for each of some starts, and the same as whole maps."""
+    channel = torch.randint(channels, (turns, rows), generator=torch.Generator().manual_seed(1))
+    lone = Lone(channel, normal(turns, rows, 4, 4, seed=7))
+    return lone, total([lone], torch.zeros(rows, channels, 4, 4).double())
+
+
+LONELY = [
+    (r.z_plus, layer(nn.Conv2d(5, 3, 1)), 1),
+    (r.z_plus, layer(nn.Conv2d(5, 3, 1, bias=False)), 1),
+    (r.z_plus, layer(nn.Conv2d(5, 3, 3, padding=1)), 1),
+    (r.epsilon, m.Add(), 2),
+    (r.pass_on, nn.ReLU(), 1),
+]
+
+
+@pytest.mark.parametrize(("rule", "module", "count"), LONELY, ids=str)
+def test_one_channel_alone_is_as_whole_maps(rule: r.Rule, module: nn.Module, count: int) -> None:
+    inputs = tuple(normal(2, 5, 4, 4, seed=at).relu() for at in range(count))
+    output = module(*inputs)
+    lone, whole = alone(2, output.shape[1])
+    pull = rule(module, inputs, output)
+    truth = pull.whole(whole)
+    found = pull.lone(lone) if pull.lone else pull.whole(whole)
+    assert (pull.lone is None) == (getattr(module, "kernel_size", None) == (3, 3))
+    for one, other, like in zip(found, truth, inputs, strict=True):
+        torch.testing.assert_close(total([one], like), other)
+
+
+def test_several_shares_of_a_value_add_up() -> None:
+    lone, whole = alone(2, 5)
+    like = torch.zeros(2, 5, 4, 4).double()
+    torch.testing.assert_close(total([lone, whole, lone], like), 3 * whole)
+    assert torch.equal(lone.of(like + 2), torch.full((3, 2, 4, 4), 2.0).double())

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
-from explorer.compute.pulls import Lone, Pull, Share, gradient, total, transposed
+from explorer.compute.pulls import Lone, Pull, Share, convolved, gradient, total, transposed
 from explorer.compute.rules import Rule
 from explorer.networks.slices import Slice
 
@@ -102,7 +102,11 @@ class Propagation(fx.Interpreter):
             )
             return getattr(self, n.op)(n.target, args, kwargs)
 
-        value, pull = transposed(call, *(self.env[feeder] for feeder in feeders))
+        values = [self.env[feeder] for feeder in feeders]
+        if isinstance(module, nn.Conv2d):
+            value, pull = convolved(module, dict(module.named_parameters()), *values)
+        else:
+            value, pull = transposed(call, *values)
         self._steps[n] = _Step(value, feeders, lambda: gradient(module, pull))
         return value
 

@@ -7,13 +7,14 @@ costs next to nothing: from one channel, a 1 x 1 convolution is of rank one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import vjp, vmap
+from torch.func import functional_call, vjp, vmap
 
 from explorer.networks import modules as m
 
@@ -77,6 +78,35 @@ def transposed(function: Callable[..., Any], *inputs: Any) -> tuple[Any, Callabl
         if len(turns) > 1:
             return vmap(back)(gradients)
         return _each(lambda g: g[None], back(_each(lambda g: g[0], gradients)))
+
+    return output, pull
+
+
+def convolved(
+    module: nn.Module, weights: Mapping[str, Tensor], x: Tensor
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+    """``transposed`` for a convolution with these weights and biases. Autograd would copy the
+    pictures for every start; a transposed convolution needs no more than their size."""
+    if (
+        type(module) is not nn.Conv2d
+        or module.padding_mode != "zeros"
+        or isinstance(module.padding, str)
+    ):
+        return transposed(lambda values: functional_call(module, dict(weights), (values,)), x)
+    output: Tensor = functional_call(module, dict(weights), (x,))
+    size, stride, padding, dilation = (
+        cast("tuple[int, int]", each)
+        for each in (module.kernel_size, module.stride, module.padding, module.dilation)
+    )
+    left = [
+        side - ((made - 1) * stride[at] - 2 * padding[at] + dilation[at] * (size[at] - 1) + 1)
+        for at, (side, made) in enumerate(zip(x.shape[2:], output.shape[2:], strict=True))
+    ]
+
+    def pull(gradients: Tensor) -> tuple[Tensor, ...]:
+        flat, weight, groups = gradients.flatten(0, 1), weights["weight"], module.groups
+        given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
+        return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)
 
     return output, pull
 

@@ -26,9 +26,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 
-from explorer.compute.pulls import Lone, Pull, Share, is_point, point, transposed
+from explorer.compute.pulls import Lone, Pull, Share, convolved, is_point, point, transposed
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 from explorer.records import MissingRule
@@ -52,7 +51,8 @@ def epsilon(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pu
         return tuple(Lone(relevance.channel, relevance.of(x) * share) for x in inputs)
 
     simple = isinstance(module, m.Add) and all(x.shape == output.shape for x in inputs)
-    return Pull(_spread(module, inputs, output), alone if simple and output.dim() == 4 else None)
+    whole = _spread(inputs, *transposed(module, *inputs))
+    return Pull(whole, alone if simple and output.dim() == 4 else None)
 
 
 def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -60,12 +60,16 @@ def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pul
     x = inputs[0]
     weights = dict(module.named_parameters(recurse=False))
     plus = {name: weight.clamp(min=0) for name, weight in weights.items()}
-    if bool(x.amin() < 0):
-        return _z_plus_of_signed(module, x, plus)
+    if bool(x.amin() < 0):  # after a rectifier the negative half is nothing: save its cost
+        minus = {n: 0 * w if n == "bias" else w.clamp(max=0) for n, w in weights.items()}
+        return Pull(_both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus)))
 
-    def raised(values: Tensor) -> Tensor:
-        made: Tensor = functional_call(module, plus, (values,))
-        return made
+    @cache  # not needed where one channel is alone
+    def spread() -> Callable[[Tensor], tuple[Share, ...]]:
+        return _spread((x,), *convolved(module, plus, x))
+
+    def whole(relevance: Tensor) -> tuple[Share, ...]:
+        return spread()(relevance)
 
     def alone(relevance: Lone) -> tuple[Share, ...]:
         rows, maps = plus["weight"][relevance.channel].flatten(2), x.movedim(1, -1)
@@ -73,39 +77,29 @@ def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pul
         z = z + plus["bias"][relevance.channel][..., None, None] if "bias" in plus else z
         return (x * point(rows, relevance.value / stabilise(z)),)
 
-    @cache  # not needed where one channel is alone
-    def spread() -> Callable[[Tensor], tuple[Share, ...]]:
-        return _spread(raised, (x,))
-
-    def whole(relevance: Tensor) -> tuple[Share, ...]:
-        return spread()(relevance)
-
     return Pull(whole, alone if is_point(module) else None)
 
 
-def _z_plus_of_signed(module: nn.Module, x: Tensor, plus: Mapping[str, Tensor]) -> Pull:
-    """The same where the input has negative values, which a rectifier would have left out."""
-    weights = module.named_parameters(recurse=False)
-    minus = {n: torch.zeros_like(w) if n == "bias" else w.clamp(max=0) for n, w in weights}
+def _both(
+    module: nn.Module, halves: tuple[Tensor, Tensor], weights: tuple[dict[str, Tensor], ...]
+) -> Callable[[Tensor], tuple[Share, ...]]:
+    """z-plus of the positive and the negative half of an input, each with its weights."""
+    made = [convolved(module, each, half) for each, half in zip(weights, halves, strict=True)]
+    below = stabilise(made[0][0] + made[1][0])
 
-    def raised(positive: Tensor, negative: Tensor) -> Tensor:
-        made: Tensor = functional_call(module, dict(plus), (positive,))
-        return made.add(functional_call(module, minus, (negative,)))
-
-    spread = _spread(raised, (x.clamp(min=0), x.clamp(max=0)), None)
-
-    def whole(relevance: Tensor) -> tuple[Share, ...]:
-        first, second = spread(relevance)
+    def share(relevance: Tensor) -> tuple[Share, ...]:
+        shares = relevance / below
+        first, second = (h * pull(shares)[0] for h, (_, pull) in zip(halves, made, strict=True))
         return (first + second,)
 
-    return Pull(whole)
+    return share
 
 
 def flat(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """All inputs of a window share alike: x = 1, W = 1, b = 0."""
     ones = {n: 0 * w if n == "bias" else torch.ones_like(w) for n, w in module.named_parameters()}
-    alike = _spread(lambda x: functional_call(module, ones, (x,)), (torch.ones_like(inputs[0]),))
-    return Pull(alike)
+    alike = torch.ones_like(inputs[0])
+    return Pull(_spread((alike,), *convolved(module, ones, alike)))
 
 
 def pass_on(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -123,7 +117,7 @@ def layer_norm(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
         made = made if module.weight is None else made * module.weight
         return made if module.bias is None else made + module.bias
 
-    return Pull(_spread(normalised, inputs))
+    return Pull(_spread(inputs, *transposed(normalised, *inputs)))
 
 
 def gate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -136,11 +130,10 @@ def gate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
 
 
 def _spread(
-    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], z: Tensor | None = None
+    inputs: tuple[Tensor, ...], z: Tensor, pull: Callable[[Tensor], tuple[Tensor, ...]]
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """R to x_i (dz/dx_i) R / z for every input x; z None: the output of the function itself."""
-    output, pull = transposed(function, *inputs)
-    below = stabilise(output if z is None else z)
+    """R to x_i (dz/dx_i) R / z for every input x of a linear function, transposed by ``pull``."""
+    below = stabilise(z)
 
     def share(relevance: Tensor) -> tuple[Tensor, ...]:
         return tuple(x * g for x, g in zip(inputs, pull(relevance / below), strict=True))
