@@ -40,7 +40,7 @@ VERSIONS: dict[str, int] = {
     "ablation": 3,
     "split_test": 3,
     "maker": 1,
-    "class_relevance": 1,
+    "class_relevance": 2,
     "candidates": 2,
     "incision": 2,
     "surgery": 2,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from explorer import browse, operations
+from explorer import operations
 from explorer.desk import Asker, Desk
 from explorer.operations import Operation, Wanted
 from explorer.records import Candidates, EditedNetwork, Maker, Status, SurgeryReport
@@ -38,32 +36,6 @@ class SurgeryDesk:
         if not start:
             return self._desk.known(question, opened.identity, asker, Candidates)
         return self._desk.ask(question, opened.identity, asker, Candidates)
-
-    def pictures(
-        self, found: Candidates, ws: str, most: int, count: int, asker: Asker
-    ) -> list[list[list[int]]] | Status:
-        """For both groups of the first ``most`` candidates, ``count`` pictures on which the channel
-        fires most; in order of the set where the layer that shows the channel is not scanned."""
-        if found.by == "splits":
-            return [
-                [[image for image in group if image >= 0][:count] for group in groups]
-                for groups in found.pictures[:most].tolist()
-            ]
-        opened = self._desk.open(ws, asker)
-        if isinstance(opened, Status):
-            return opened
-        shown = found.maker.shown
-        scan = self._desk.arrays(opened.identity).read(shown) if shown else None
-
-        def best(channel: int, label: int) -> list[int]:
-            own = np.flatnonzero(opened.images.labels == label)
-            if scan is not None and channel < len(scan.maximum):
-                values = np.asarray(scan.maximum[channel, own], np.float32)
-                own = own[browse.highest(values, opened.images.sources[own], count)]
-            return [int(image) for image in own[:count]]
-
-        pairs = zip(found.channel[:most].tolist(), found.groups[:most].tolist(), strict=True)
-        return [[best(channel, label) for label in labels] for channel, labels in pairs]
 
     def report(
         self,

@@ -353,3 +353,21 @@ def test_the_closed_form_is_the_gradient() -> None:
         assert torch.allclose(closed, sliced, atol=1e-6)
         assert closed.abs().max() > 0
     assert Makers(model, ()).tail("conv1.0") is None
+
+
+def test_the_pictures_kept_of_a_label_are_those_of_the_highest_relevance() -> None:
+    from explorer.compute.serving import SHOWN, Tally
+
+    random = np.random.default_rng(0)
+    labels, relevance = random.integers(0, 2, 60), random.normal(size=(60, 4)).astype(np.float32)
+    tally = Tally(2, 4, 1, 3)
+    for start in range(0, 60, 7):
+        ids = np.arange(start, min(start + 7, 60))
+        sums_ = np.ones((len(ids), 1, 3))
+        tally.add(labels[ids], ids, relevance[ids] > 0, sums_, relevance[ids])
+    for label in (0, 1):
+        own = np.flatnonzero(labels == label)
+        wanted = own[np.argsort(-relevance[own], axis=0)[:SHOWN]].T
+        assert np.array_equal(tally.best[label], wanted)
+        assert np.array_equal(tally.important[label], (relevance[own] > 0).sum(0))
+        assert tally.count[label] == tally.means[label, 0, 0] == len(own)

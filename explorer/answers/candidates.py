@@ -11,7 +11,7 @@ import numpy as np
 from explorer import operations, questions
 from explorer.answers.room import Room
 from explorer.answers.surgery import divisible, kept_split, letter, original_of
-from explorer.compute.serving import class_relevance, unlike
+from explorer.compute.serving import SHOWN, class_relevance, unlike
 from explorer.keys import Identity, Question, key
 from explorer.lab import Report
 from explorer.networks.dividing import cosine
@@ -28,7 +28,6 @@ from explorer.records import (
     Split,
 )
 
-PICTURES = 8
 STABLE = 0.5
 """Stability from which a split counts for candidates."""
 
@@ -59,7 +58,7 @@ def candidates(room: Room, question: Question, identity: Identity, report: Repor
         )
     layer = original.layer(made.path)
     pairs = list(unlike(layer, found, wanted.share, wanted.gamma, wanted.least))
-    pictures = np.zeros((len(pairs), 2, 0), np.int32)
+    pictures = [found.best[list(labels), channel].tolist() for channel, *labels, _ in pairs]
     how = (made.channels, found.how, found.seconds)
     return _candidates(made, wanted, lab.images.label_names, pairs, pictures, *how)
 
@@ -99,15 +98,14 @@ def _by_splits(
             pairs.append(pair)
             pictures.append([_strongest(found, virtual) for virtual in pair[1:3]])
     names = tuple(letter(v) for v in range(operations.MOST_CONCEPTS))
-    shown = np.array(pictures, np.int32).reshape(-1, 2, PICTURES)
     how = f"{derived} splits made now"
-    return _candidates(made, wanted, names, pairs, shown, looked, how, time.monotonic() - start)
+    return _candidates(made, wanted, names, pairs, pictures, looked, how, time.monotonic() - start)
 
 
 def _strongest(split: Split, virtual: int) -> list[int]:
     """The references of a virtual neuron that fire most, -1 where there are fewer."""
-    own: list[int] = split.references.index[split.labels == virtual][:PICTURES].tolist()
-    return own + [-1] * (PICTURES - len(own))
+    own: list[int] = split.references.index[split.labels == virtual][:SHOWN].tolist()
+    return own + [-1] * (SHOWN - len(own))
 
 
 def _unlike_parts(split: Split, gamma: float) -> list[tuple[int, int, int, float]]:
@@ -129,7 +127,7 @@ def _candidates(
     wanted: Wanted,
     names: Sequence[str],
     pairs: Sequence[tuple[int, int, int, float]],
-    pictures: np.ndarray,
+    pictures: Sequence[Sequence[Sequence[int]]],
     looked: int,
     how: str,
     seconds: float,
@@ -143,7 +141,7 @@ def _candidates(
         channel=np.array([pair[0] for pair in ordered], np.int32),
         groups=np.array([pair[1:3] for pair in ordered], np.int32).reshape(-1, 2),
         cosine=np.array([pair[3] for pair in ordered], np.float32),
-        pictures=pictures[order],
+        pictures=np.array([pictures[at] for at in order], np.int32).reshape(-1, 2, SHOWN),
         looked=looked,
         advice="" if pairs else operations.advice(wanted, made.channels, looked),
         how=how,

@@ -22,9 +22,6 @@ from explorer.records import (
 )
 from explorer.session import Session
 
-GALLERY = 8
-"""Pictures that are named of each group of a candidate."""
-
 
 def polysemantic(args: argparse.Namespace) -> Found:
     session = Session(args)
@@ -33,18 +30,17 @@ def polysemantic(args: argparse.Namespace) -> Found:
     found = session.wait(lambda: ask.candidates(session.ws, args.layer, wanted, session.asker))
     assert found is not None, "it was asked to start"
     images = session.wait(lambda: session.backend.images(session.ws, session.asker))
-    chosen = session.wait(
-        lambda: ask.pictures(found, session.ws, len(found.channel), GALLERY, session.asker)
-    )
     rows = [
         {
             "channel": int(channel),
             "groups": [found.names[group] for group in groups],
             "cosine": float(cosine),
-            "pictures": [[images.paths[image] for image in group] for group in pictures],
+            "pictures": [
+                [images.paths[image] for image in group if image >= 0] for group in pictures
+            ],
         }
         for channel, groups, cosine, pictures in zip(
-            found.channel, found.groups, found.cosine, chosen, strict=True
+            found.channel, found.groups, found.cosine, found.pictures, strict=True
         )
     ]
     return {

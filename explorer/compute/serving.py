@@ -19,6 +19,9 @@ from explorer.networks.original import Original
 from explorer.networks.surgery import Weighted
 from explorer.records import ClassRelevance, Maker
 
+SHOWN = 5
+"""Pictures that are kept of each label and channel."""
+
 
 def class_relevance(
     lab: DeviceLab, original: Original, maker: Maker, tau: float, report: Report
@@ -27,35 +30,67 @@ def class_relevance(
     the output a is sum_hw a_c dy/da_c for the logit y of the picture's label, or its highest logit
     where the network does not know the label."""
     start = time.monotonic()
-    names = lab.images.label_names
+    names, labels = lab.images.label_names, lab.images.labels
     layer, tail = original.layer(maker.path), original.makers.tail(maker.path)
     targets = targets_of(names, lab.network.classes)
-    labels = lab.images.labels
-    count = np.zeros(len(names), np.int64)
-    important = np.zeros((len(names), maker.channels))
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    means = np.zeros((len(names), groups, maker.inputs))
+    tally = Tally(len(names), maker.channels, groups, maker.inputs)
 
-    def read(x: Tensor, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(x: Tensor, ids: np.ndarray) -> tuple[np.ndarray, ...]:
         wanted = torch.as_tensor(targets[labels[ids]], device=x.device)
         relevance, entered = _relevance(original.model, maker.path, x, wanted, tail)
         share = relevance / relevance.clamp(min=0).sum(1, keepdim=True).clamp(min=1e-12)
-        return ((share >= tau) & (relevance > 0)).cpu().numpy(), host(sums(layer, entered))
+        serves = (share >= tau) & (relevance > 0)
+        return host(serves), host(sums(layer, entered)), host(relevance)
 
-    for ids, (serves, units) in passing(lab, np.flatnonzero(labels >= 0), read, "Reading", report):
-        np.add.at(count, labels[ids], 1)
-        np.add.at(important, labels[ids], serves)
-        np.add.at(means, labels[ids], units)
-    seen = np.maximum(count, 1)
+    labelled = np.flatnonzero(labels >= 0)
+    for ids, found in passing(lab, labelled, read, "Reading", report):
+        tally.add(labels[ids], ids, *found)
+    seen = np.maximum(tally.count, 1)
     return ClassRelevance(
         layer=maker.path,
         tau=tau,
-        count=count.astype(np.int32),
-        important=(important / seen[:, None]).astype(np.float32),
-        means=(means / seen[:, None, None]).astype(np.float32),
+        count=tally.count.astype(np.int32),
+        important=(tally.important / seen[:, None]).astype(np.float32),
+        means=(tally.means / seen[:, None, None]).astype(np.float32),
+        best=tally.best,
         how="sliced backward" if tail is None else "closed form",
         seconds=time.monotonic() - start,
     )
+
+
+class Tally:
+    """Sums over the pictures of each label, and for every label and channel the pictures of the
+    highest relevance so far (``best`` i32[K,C,P], -1 pads)."""
+
+    def __init__(self, labels: int, channels: int, groups: int, inputs: int) -> None:
+        self.count = np.zeros(labels, np.int64)
+        self.important = np.zeros((labels, channels))
+        self.means = np.zeros((labels, groups, inputs))
+        self.best = np.full((labels, channels, SHOWN), -1, np.int32)
+        self._highest = np.full((labels, channels, SHOWN), -np.inf, np.float32)
+
+    def add(
+        self,
+        labels: np.ndarray,
+        ids: np.ndarray,
+        serves: np.ndarray,
+        units: np.ndarray,
+        relevance: np.ndarray,
+    ) -> None:
+        """Pictures ``ids`` i64[B] with their ``labels``: whether each channel ``serves`` bool[B,C],
+        sums of the inputs ``units`` f32[B,G,I] and ``relevance`` f32[B,C]."""
+        np.add.at(self.count, labels, 1)
+        np.add.at(self.important, labels, serves)
+        np.add.at(self.means, labels, units)
+        for label, image, row in zip(labels.tolist(), ids.tolist(), relevance, strict=True):
+            highest, best = self._highest[label], self.best[label]
+            rises = np.flatnonzero(row > highest[:, -1])
+            values = np.column_stack([highest[rises], row[rises]])
+            images = np.column_stack([best[rises], np.full(len(rises), image, np.int32)])
+            order = np.argsort(-values, axis=1, kind="stable")[:, :SHOWN]
+            highest[rises] = np.take_along_axis(values, order, 1)
+            best[rises] = np.take_along_axis(images, order, 1)
 
 
 def unlike(

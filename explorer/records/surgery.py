@@ -50,13 +50,15 @@ class ClassRelevance:
     """How a layer of C channels and I input units serves K labels: ``count`` i32[K] pictures read,
     ``important`` f32[K,C] share of them for which the channel carries at least ``tau`` of the
     positive relevance, ``means`` f32[K,G,I/G] mean of the spatial sums of the inputs of each of its
-    G groups. ``how`` is "closed form" or "sliced backward"."""
+    G groups, ``best`` i32[K,C,P] the label's pictures for which the channel is most relevant (-1
+    pads). ``how`` is "closed form" or "sliced backward"."""
 
     layer: str
     tau: float
     count: np.ndarray
     important: np.ndarray
     means: np.ndarray
+    best: np.ndarray
     how: str
     seconds: float
 
@@ -66,8 +68,8 @@ class Candidates:
     """Channels that serve unlike things, most unlike first: ``channel`` i32[M], the two ``groups``
     i32[M,2] as numbers of ``names`` and the ``cosine`` f32[M] of their relevance vectors. ``by`` is
     "classes" or "splits" (then ``names`` are letters of virtual neurons); ``looked`` counts the
-    channels that could be judged; ``pictures`` i32[M,2,P] are, by splits, the references that fire
-    most of both virtual neurons (-1 pads; P = 0 by classes, whose pictures the labels tell);
+    channels that could be judged; ``pictures`` i32[M,2,P] are those of each group that show it best
+    (-1 pads): by classes where the channel is most relevant, by splits the highest references;
     ``advice`` says in a sentence what to loosen where nothing was found, else ""; ``how`` and
     ``seconds`` say what it took."""
 

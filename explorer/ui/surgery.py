@@ -25,7 +25,6 @@ RULES = {
 EVIDENCE = {"classes": "By labels", "splits": "By splits"}
 INTO = {"classes": "Labels", "split": "Virtual neurons"}
 SHOWN = 12
-PICTURES = 5
 MOST_EDITS = 6
 COLUMNS = (
     Column("channel", "Channel"),
@@ -105,11 +104,9 @@ def _thresholds() -> tuple[float, float, float]:
 
 def _listing(here: Look, images: ImageSet, found: Candidates) -> None:
     shown = range(min(len(found.channel), SHOWN))
-    chosen = backend().surgery.pictures(found, here.ws, SHOWN, PICTURES, asker())
-    lines: dict[int, list[int]] = {}
-    if not isinstance(chosen, Status):
-        lines = dict(enumerate(group for groups in chosen for group in groups))
-    pictures = strips(here.ws, images, lines) if lines else {}
+    groups = found.pictures[: len(shown)].reshape(2 * len(shown), -1).tolist()
+    lines = {at: [image for image in group if image >= 0] for at, group in enumerate(groups)}
+    pictures = strips(here.ws, images, lines)
     rows = []
     for at in shown:
         first, second = (found.names[group] for group in found.groups[at])
