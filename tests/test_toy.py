@@ -153,6 +153,18 @@ def test_training_repeats_to_the_last_bit_and_learns() -> None:
     assert 0 <= toy_training.accuracy(one, taught) <= 1
 
 
+def test_channels_can_be_taught_their_own_concepts() -> None:
+    random = torch.Generator().manual_seed(0)
+    number = torch.arange(96) % 3
+    pixels = torch.randint(0, 60, (96, 3, 64, 64), generator=random, dtype=torch.uint8)
+    pixels[torch.arange(96), number, 20:40, 20:40] += 190  # a red, green or blue square
+    taught = toy_training.Lesson(pixels, torch.eye(3)[number])
+    network = toy_training.train(3, taught, 40, 0, silent, one_each=True)
+    with torch.no_grad():
+        strongest = network.narrowed(toy_training._ready(pixels)).amax((2, 3))
+    assert torch.equal(strongest > 1, taught.present > 0)
+
+
 def test_the_zoo_loads_a_toy_network_with_its_number_of_concepts(tmp_path: Path) -> None:
     network = toy.Toy(5, 7).eval()
     toy_training.save(network, tmp_path / "toy.safetensors")
@@ -294,7 +306,7 @@ def test_a_world_is_made_by_one_command_and_again_the_same(
         for name in ("one", "two")
     ]
     assert found[0]["concepts"] == ["disc", "star", "frame", "plus"]
-    assert [each["channels"] for each in found[0]["networks"]] == [3, 8]
+    assert [each["channels"] for each in found[0]["networks"]] == [3, 4]
     one, two = (
         {path.relative_to(tmp_path / name): path.read_bytes()
          for path in sorted((tmp_path / name).rglob("*")) if path.is_file()}
@@ -307,7 +319,7 @@ def test_a_world_is_made_by_one_command_and_again_the_same(
     monkeypatch.setenv("EXPLORER_CONFIG", found[0]["config"])
     monkeypatch.setenv("EXPLORER_CACHE_DIR", str(tmp_path / "cache"))
     layers = run(capsys, "layers", "--workspace", "toy-control")["layers"]
-    assert {each["name"]: each["channels"] for each in layers}["narrow"] == 8
+    assert {each["name"]: each["channels"] for each in layers}["narrow"] == 4
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,11 @@ DEFAULT = TruthStudy("")
 CONCEPTS, CHANNELS = 24, 10
 PICTURES, TRAINING, EPOCHS = 2880, 4800, 20
 FEWEST_PICTURES, FEWEST_TRAINING = 24, 64
-CONTROL = 2
-"""The control has so many channels for each concept."""
 
 
 def toy(args: argparse.Namespace) -> Found:
-    """Draw a world and train two networks on it: one too narrow for its concepts, and a control."""
+    """Draw a world and train two networks on it: one too narrow for its concepts, and a control
+    with a channel for each."""
     world = World(args.concepts, args.seed)
     folder = Path(args.output).expanduser().resolve()
     _check(args, folder)
@@ -77,9 +76,10 @@ def _train(world: World, folder: Path, args: argparse.Namespace) -> list[dict[st
     taught = toy_training.lesson(world, "train", args.training, progress)
     asked = toy_training.lesson(world, "show", args.pictures, progress)
     found = []
-    for name, size in (("toy", args.channels), ("toy-control", CONTROL * args.concepts)):
+    for name, size in (("toy", args.channels), ("toy-control", args.concepts)):
         start = time.monotonic()
-        network = toy_training.train(size, taught, args.epochs, args.seed, progress)
+        control = name == "toy-control"
+        network = toy_training.train(size, taught, args.epochs, args.seed, progress, control)
         seconds = time.monotonic() - start
         toy_training.save(network, folder / f"{name}.safetensors")
         right = toy_training.accuracy(network, asked)

@@ -25,6 +25,8 @@ Report = Callable[[float, str], None]
 BATCH = 32
 RATE = 0.02
 DECAY = 1e-4
+STEEP = 4.0
+"""How fast a channel of ``one_each`` turns from no to yes about 1."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,15 @@ def lesson(world: World, part: str, count: int, report: Report) -> Lesson:
     return Lesson(moved, torch.from_numpy(present))
 
 
-def train(size: int, taught: Lesson, epochs: int, seed: int, report: Report) -> Toy:
+def train(
+    size: int, taught: Lesson, epochs: int, seed: int, report: Report, one_each: bool = False
+) -> Toy:
     """A toy network of ``size`` channels, trained on the CPU by AdamW on the summed binary
-    cross-entropy of all concepts, the rate rising and falling once."""
+    cross-entropy of all concepts, the rate rising and falling once.
+
+    With ``one_each`` the channels of the narrow layer, as many as concepts, learn their own concept
+    too: the maximum of each is to lie above 1 where that is present and below 1 elsewhere.
+    """
     count, concepts = taught.present.shape
     batches = count // BATCH
     steps = epochs * batches
@@ -64,8 +72,10 @@ def train(size: int, taught: Lesson, epochs: int, seed: int, report: Report) -> 
                 order = torch.randperm(count)
                 report(step / steps, f"Training toy:{size}: {step} of {steps} steps")
             at = order[step % batches * BATCH :][:BATCH]
-            logits = network(_ready(taught.pixels[at]))
-            loss = F.binary_cross_entropy_with_logits(logits, taught.present[at], reduction="sum")
+            maps = network.narrowed(_ready(taught.pixels[at]))
+            loss = _wrong(network.read(maps), taught.present[at])
+            if one_each:
+                loss = loss + _wrong(STEEP * (maps.amax((2, 3)) - 1), taught.present[at])
             optimiser.zero_grad()
             torch.autograd.backward(loss / BATCH)
             optimiser.step()
@@ -84,6 +94,10 @@ def accuracy(network: Toy, asked: Lesson) -> float:
 def save(network: Toy, path: Path) -> None:
     """The weights as a safetensors file."""
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
+
+
+def _wrong(logits: Tensor, present: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, present, reduction="sum")
 
 
 def _ready(pixels: Tensor) -> Tensor:

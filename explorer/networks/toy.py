@@ -37,8 +37,16 @@ class Toy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits f32[B,concepts]."""
-        maps = self.wide(self.narrow(self.forms(self.parts(self.edges(x)))))
-        logits: Tensor = self.head(self.pool(maps).flatten(1))
+        return self.read(self.narrowed(x))
+
+    def narrowed(self, x: Tensor) -> Tensor:
+        """The maps f32[B,size,8,8] of the narrow layer."""
+        maps: Tensor = self.narrow(self.forms(self.parts(self.edges(x))))
+        return maps
+
+    def read(self, maps: Tensor) -> Tensor:
+        """Logits f32[B,concepts] from the maps of the narrow layer."""
+        logits: Tensor = self.head(self.pool(self.wide(maps)).flatten(1))
         return logits
 
 
