@@ -56,7 +56,8 @@ def title(spec: str) -> str:
     if parts.kind == CONSE:
         return "ConSE (approximate)"
     if parts.kind == "network":
-        return f"Features of {parts.model.partition(':')[2]}"
+        library, _, name = parts.model.partition(":")
+        return f"Features of {parts.model if library == networks.TOY else name}"
     return f"CLIP {parts.model} ({Path(parts.weights).name if parts.local else parts.weights})"
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from explorer.__main__ import main
 from explorer.compute import toy_training
+from explorer.embedders import title
 from explorer.images import concept_boxes, glyphs, pictures, toy_world
 from explorer.images.toy_world import World
 from explorer.networks import toy
@@ -172,6 +173,7 @@ def test_the_zoo_loads_a_toy_network_with_its_number_of_concepts(tmp_path: Path)
     x = torch.randn(2, 3, 64, 64)
     assert torch.equal(loaded.model(x), network(x))
     assert load("toy:5", "random").model(x).shape == (2, toy.CONCEPTS)
+    assert title("network:toy:5@random") == "Features of toy:5"
     for name, weights, why in (
         ("toy:5", "default", "make some by the command toy"),
         ("toy:1", "random", "2 to 256 channels"),
