@@ -44,7 +44,8 @@ class Lab(Protocol):
         self, references: References, lower: Layer, attribution: str, report: Report
     ) -> np.ndarray:
         """f32[K,D]: signed relevance of the lower layer's channels for the neuron in each
-        reference, summed over space, not normalised. ``attribution`` is "gradient" or "lrp"."""
+        reference, summed over space, not normalised. ``attribution`` is "gradient",
+        "raising", "sensitivity" or "lrp"."""
 
     def relevances(
         self, references: Sequence[References], lower: Layer, attribution: str, report: Report

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from tiny import LAYER, LOWER, NETWORK, WEIGHTS
 from torch import Tensor, fx, nn
 from zennit.canonizers import Canonizer, SequentialMergeBatchNorm
 from zennit.composites import EpsilonPlusFlat
@@ -19,8 +20,10 @@ from explorer.compute.attribution import heat, relevance
 from explorer.compute.propagation import Propagation
 from explorer.compute.pulls import Share, total
 from explorer.compute.rules import rules
+from explorer.networks.graph import Network
 from explorer.networks.slices import Slice
 from explorer.networks.traced import Traced
+from explorer.networks.zoo import load
 from explorer.records import BadInput, MissingRule
 
 SIDE = 48
@@ -347,3 +350,19 @@ def test_attention_has_no_rule_but_a_gradient() -> None:
     found = relevance(part, inputs, *pairs, "gradient")
     assert found.shape == (2, 768)
     assert found.abs().max() > 0
+
+
+@pytest.mark.parametrize("rule", ["gradient", "raising", "sensitivity"])
+def test_gradients_alone_and_of_what_raises_are_those_of_the_whole_network(rule: str) -> None:
+    network = Network.build(load(NETWORK, WEIGHTS))
+    part = network.slice(LOWER, LAYER)
+    inputs = network.inputs(seeded(3, 3, 96, 96).float(), part)
+    found = relevance(part, inputs, torch.tensor([4, 4, 9]), torch.arange(3), rule)
+    for row, channel in enumerate((4, 4, 9)):
+        lower, *others = (each[row : row + 1].clone() for each in inputs)
+        lower.requires_grad_()
+        z = part.module(lower, *others)[:, channel]
+        (gradient,) = torch.autograd.grad(z, lower, z.detach().relu())
+        product = gradient * lower.detach()
+        maps = {"gradient": product, "raising": product.relu(), "sensitivity": gradient}[rule]
+        torch.testing.assert_close(found[row], maps.sum((0, 2, 3)), rtol=1e-4, atol=1e-5)

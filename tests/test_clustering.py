@@ -242,3 +242,8 @@ def test_no_heavy_library_is_imported_for_clustering() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_roots_keep_signs_and_halve_orders_of_magnitude() -> None:
+    rows = np.array([[0.25, -0.04, 0.0]])
+    np.testing.assert_allclose(clustering.rooted(rows), [[0.5, -0.2, 0.0]], rtol=1e-6)

@@ -3,8 +3,9 @@
 PURE (Dreyer et al. 2024): a pair of an image and a channel starts from G = relu(z) of the channel,
 z its unclipped value, as a constant. ``gradient`` is R = (d<G, z>/da) a for the lower map a, what
 the authors' code does; ``lrp`` propagates G by the rules of ``explorer.compute.rules``, what the
-paper describes. Only the sub-network between the layers runs, once for a picture
-however many channels ask for it.
+paper describes. ``raising`` is R where it is positive and 0 elsewhere; ``sensitivity`` is
+d<G, z>/da alone. Only the sub-network between the layers runs, once for a picture however many
+channels ask for it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from explorer.compute.rules import Rule, rules
 from explorer.networks.slices import Slice
 from explorer.records import BadInput
 
+ATTRIBUTIONS = ("gradient", "raising", "sensitivity", "lrp")
 WIDTH = 64
 """Pairs that come down at once at least, where so many ask the same images."""
 
@@ -66,6 +68,8 @@ def heat(
 
 def _sums(shares: Sequence[Share], lower: Tensor, axis: int, rule: str) -> Tensor:
     """[T,B,D]: shares of the lower map [B,...] added up, over space too; gradients times map."""
+    if rule == "raising":  # what the shares come to, before it is told from what inhibits
+        shares = [(total(list(shares), lower) * lower).clamp(min=0)]
     found = lower.new_zeros((1, len(lower), lower.shape[axis]))
     for share in sorted(shares, key=lambda each: isinstance(each, Lone)):
         if isinstance(share, Lone):
@@ -116,8 +120,8 @@ def _pulled(
 
 def _rules(part: Slice, rule: str) -> Mapping[fx.Node, Rule | None]:
     """The rules by which a slice is gone down; none where the gradient is."""
-    if rule not in ("lrp", "gradient"):
-        raise BadInput(f"'{rule}' is no attribution: choose 'gradient' or 'lrp'.")
+    if rule not in ATTRIBUTIONS:
+        raise BadInput(f"'{rule}' is no attribution: choose one of {', '.join(ATTRIBUTIONS)}.")
     return rules(part) if rule == "lrp" else {}
 
 

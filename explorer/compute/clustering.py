@@ -20,6 +20,12 @@ def normalise(rows: np.ndarray) -> np.ndarray:
     return np.asarray(shares, np.float32)
 
 
+def rooted(rows: np.ndarray) -> np.ndarray:
+    """f32[K,D]: signed square roots. Distances between roots of shares are those of Hellinger."""
+    rows = np.asarray(rows, np.float32)
+    return np.asarray(np.sign(rows) * np.sqrt(np.abs(rows)), np.float32)
+
+
 def kmeans(
     rows: np.ndarray, k: int, seed: int, restarts: int = 10
 ) -> tuple[np.ndarray, np.ndarray, float]:

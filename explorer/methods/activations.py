@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from explorer.compute import clustering
 from explorer.lab import Lab, Report
-from explorer.methods.clustered import cluster, k_option, nearest_centroid, seed_option
+from explorer.methods.clustered import cluster, k_option, nearest_centroid, root_option, seed_option
 from explorer.methods.method import Method
 from explorer.records import References, Split
 
@@ -22,15 +23,17 @@ class Params:
     """Settings of the activation baseline."""
 
     k: int = k_option()
+    root: bool = root_option()
     seed: int = seed_option()
 
 
 def rows(
     lab: Lab, references: References, params: Params, report: Report
 ) -> tuple[np.ndarray, str]:
-    """f32[K,C]: mean of max(activation, 0) over space, and the layer's name."""
+    """f32[K,C]: mean of max(activation, 0) over space, or its root, and the layer's name."""
     layer = references.neuron.layer
-    return np.maximum(lab.activations(layer, references.index, report), 0), layer
+    means = np.maximum(lab.activations(layer, references.index, report), 0)
+    return clustering.rooted(means) if params.root else means, layer
 
 
 def split(lab: Lab, references: References, params: Params, report: Report) -> Split:

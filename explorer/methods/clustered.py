@@ -28,6 +28,16 @@ def k_option() -> Any:
     )
 
 
+def root_option() -> Any:
+    """The parameter ``root``."""
+    return option(
+        False,
+        "Square roots",
+        "Divide the signed square roots of the rows, so that a few strong channels do not decide "
+        "alone; distances between roots of shares are those of Hellinger",
+    )
+
+
 def seed_option() -> Any:
     """The parameter ``seed``."""
     return option(0, "Seed", "Of every random choice", minimum=0, maximum=2**31 - 1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from explorer.compute import clustering
 from explorer.lab import Lab, Report
-from explorer.methods.clustered import cluster, k_option, nearest_centroid, seed_option
+from explorer.methods.clustered import cluster, k_option, nearest_centroid, root_option, seed_option
 from explorer.methods.method import Method
 from explorer.methods.params import option
 from explorer.records import BadInput, Layer, References, Split
@@ -28,9 +28,12 @@ class Params:
     attribution: str = option(
         "gradient",
         "Attribution",
-        "gradient x activation (as in the released code) or LRP epsilon-plus (as in the paper)",
-        choices=("gradient", "lrp"),
+        "gradient: times activation, as in the released code; lrp: epsilon-plus, as in the paper; "
+        "raising: gradient x activation only where it raises the neuron; sensitivity: the "
+        "gradient alone",
+        choices=("gradient", "lrp", "raising", "sensitivity"),
     )
+    root: bool = root_option()
     lower: str = option(
         "",
         "Lower layer",
@@ -49,11 +52,12 @@ def split(lab: Lab, references: References, params: Params, report: Report) -> S
 def rows(
     lab: Lab, references: References, params: Params, report: Report
 ) -> tuple[np.ndarray, str]:
-    """f32[K,D]: relevance over its L1 norm, and the lower layer's name."""
+    """f32[K,D]: relevance over its L1 norm, or the signed roots of that, and the lower layer."""
     layer = lab.network.layer(references.neuron.layer)
     lower = _lower(lab, layer, params.lower)
     relevance = lab.relevance(references, lower, params.attribution, report)
-    return clustering.normalise(relevance), lower.name
+    shares = clustering.normalise(relevance)
+    return clustering.rooted(shares) if params.root else shares, lower.name
 
 
 def prepare(lab: Lab, references: Sequence[References], params: Params, report: Report) -> None:
