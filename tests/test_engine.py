@@ -22,7 +22,7 @@ from explorer import __main__ as command_line
 from explorer.answers import layer as layer_answers
 from explorer.answers.layer import sweep_part
 from explorer.backend import Asker, Backend, SplitQuestion, Study
-from explorer.compute import engine, scan
+from explorer.compute import engine, grouped, scan
 from explorer.compute.engine import Cluster
 from explorer.records import BadInput, Neuron, Status, Unavailable
 from explorer.session import InlineQueue
@@ -60,6 +60,17 @@ def mortal_scanner(*args: Any) -> Any:
         return work(paths)
 
     return scan_or_die
+
+
+def mortal_attributer(*args: Any) -> Any:
+    """As ``mortal_scanner``, for batches of a sweep."""
+    work = grouped.attributer(*args)
+
+    def attribute_or_die(task: Any) -> Any:
+        die_once()
+        return work(task)
+
+    return attribute_or_die
 
 
 def mortal_part(*args: Any) -> None:
@@ -122,6 +133,7 @@ def mortal(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Actors of which the first dies at its work."""
     Path(os.environ[MARK]).unlink(missing_ok=True)
     monkeypatch.setattr(scan, "scanner", mortal_scanner)
+    monkeypatch.setattr(grouped, "attributer", mortal_attributer)
     monkeypatch.setattr(layer_answers, "sweep_part", mortal_part)
     monkeypatch.setattr(scan, "TASK_IMAGES", scan.BATCH)
 
@@ -131,6 +143,7 @@ def test_ray_finds_what_one_process_finds_though_an_actor_dies(
 ) -> None:
     folders = {"local": tmp_path / "local", "ray": tmp_path / "ray"}
     asked = SplitQuestion(Neuron("tiny", LAYER, 0), "pure", {"lower": LOWER})
+    simple = SplitQuestion(Neuron("tiny", LAYER, 0), "activations")
     swept = {}
     for name, folder in folders.items():
         asks = backend(folder, pictures, address if name == "ray" else "local")
@@ -140,13 +153,19 @@ def test_ray_finds_what_one_process_finds_though_an_actor_dies(
             Path(os.environ[MARK]).unlink()
             caplog.clear()
         swept[name] = answer(lambda asks=asks: asks.studies.sweep(asked, ASKER, (0, 19)))
+        if name == "ray":
+            assert "actor was lost" in caplog.text
+            Path(os.environ[MARK]).unlink()
+            caplog.clear()
+        answer(lambda asks=asks: asks.studies.sweep(simple, ASKER, (0, 3)))
     assert "actor was lost" in caplog.text
     assert arrays(folders["local"]) == arrays(folders["ray"])
     local, ray = swept["local"], swept["ray"]
     for field in ("channels", "k", "silhouette", "stability"):
         np.testing.assert_array_equal(getattr(local, field), getattr(ray, field))
-    for channel in np.flatnonzero(local.k > 0)[:3].tolist():
-        question = replace(asked, neuron=Neuron("tiny", LAYER, channel))
+    alive = np.flatnonzero(local.k > 0)[:3].tolist()
+    for method, channel in [(asked, channel) for channel in alive] + [(simple, alive[0])]:
+        question = replace(method, neuron=Neuron("tiny", LAYER, channel))
         one, other = (
             answer(partial(backend(where, pictures, "local").split, question, ASKER))
             for where in folders.values()

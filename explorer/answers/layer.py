@@ -18,6 +18,7 @@ from explorer.answers.room import Room
 from explorer.answers.workspace import FALLBACK_SECONDS
 from explorer.keys import Identity, Question, key, query_from
 from explorer.lab import Report
+from explorer.methods.method import one_by_one
 from explorer.methods.params import read_params
 from explorer.methods.registry import method_named
 from explorer.records import (
@@ -43,8 +44,10 @@ def sweep(room: Room, question: Question, identity: Identity, report: Report) ->
     channels = np.arange(first, last + 1, dtype=np.int32)
     k = np.zeros(len(channels), np.int32)
     silhouette, stability = (np.full(len(channels), np.nan, np.float32) for _ in range(2))
-    answer_ahead(room, question, identity, channels.tolist(), [args], sweep_part, report)
-    prepare(room, question, identity, channels.tolist(), args, report)
+    if method_named(args["method"]).prepare is one_by_one:
+        answer_ahead(room, question, identity, channels.tolist(), [args], sweep_part, report)
+    with room.sharing(room.lab(question, identity)):
+        prepare(room, question, identity, channels.tolist(), args, report)
     for at, channel in enumerate(channels.tolist()):
         try:
             now = part(report, at, len(channels), f"neuron {channel}")
@@ -81,7 +84,7 @@ def prepare(
 ) -> None:
     """What a method computes for many neurons at once, for those whose split is not stored."""
     lab, method = room.lab(question, identity), method_named(args["method"])
-    lab.scan(question.subject, report)
+    lab.scan_layers([question.subject], report, lab.cluster)
     waiting = []
     for channel in channels:
         neuron = Neuron(question.workspace.name, question.subject, channel)
@@ -120,11 +123,9 @@ def evaluation(
 
 def sweep_part(room: Room, question: Question, identity: Identity, report: Report) -> None:
     """The splits of the channels ``question.args["only"]``."""
-    channels, args = question.args["only"], question.args["split"]
-    prepare(room, question, identity, channels, args, report)
-    for channel in channels:
+    for channel in question.args["only"]:
         with suppress(DeadNeuron, NoCluster):
-            split_of(room, question, identity, channel, args, report)
+            split_of(room, question, identity, channel, question.args["split"], report)
 
 
 def evaluation_part(room: Room, question: Question, identity: Identity, report: Report) -> None:

@@ -52,6 +52,15 @@ class Room:
         with Cluster(self.settings.engine, self.settings.device) as found:
             yield found
 
+    @contextmanager
+    def sharing(self, lab: DeviceLab) -> Iterator[None]:
+        """Have a cluster do the bulk of what this Lab is asked, if there is one."""
+        with self.cluster() as lab.cluster:
+            try:
+                yield
+            finally:
+                lab.cluster = None
+
     def kept(
         self, question: Question, identity: Identity, what: type[T], make: Callable[[], T]
     ) -> T:

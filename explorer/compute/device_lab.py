@@ -72,6 +72,8 @@ class DeviceLab:
         self.maps = LowerMaps(self._views.inputs, Store(cache / "maps", DISK_GB), identity.scans)
         self._sweeps = cache / "sweeps" / identity.scans
         self.clock = Clock()
+        self.cluster: Cluster | None = None
+        """What computes relevances of many neurons, if not this process."""
 
     @property
     def model(self) -> Network:
@@ -160,11 +162,16 @@ class DeviceLab:
         layer = references[0].neuron.layer
         folder = self._sweeps / digest(layer, lower.name, rule, references[0].query)
         ledger = grouped.Ledger(folder, digest(names), lower.channels, len(pairs.picture))
-        attribute = attributing(self.model, self.maps, (lower.name, layer), rule, False)
+        spread = self._spread((lower.name, layer), rule)
         with self.clock.stage("relevance"), ledger:
-            made = grouped.rows_of(ledger, pairs, attribute, report)
+            made = grouped.rows_of(ledger, pairs, spread, report)
             for name, rows in zip(names, made, strict=True):
                 self._store.put(name, Rows(rows, lower.name))
+
+    def _spread(self, between: tuple[str, str], rule: str) -> grouped.Spread:
+        if self.cluster is not None:
+            return grouped.on(self.cluster, self.workspace, self.images, between, rule)
+        return grouped.here(attributing(self.model, self.maps, between, rule, False))
 
     def _relevance_key(self, references: References, lower: Layer, rule: str) -> str:
         args = {"references": asdict(references.query), "lower": lower.name, "rule": rule}

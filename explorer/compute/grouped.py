@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,11 +17,17 @@ import torch
 
 from explorer.compute import attribution
 from explorer.compute.batching import in_batches
-from explorer.compute.lower_maps import LowerMaps
+from explorer.compute.device import choose_device
+from explorer.compute.engine import Cluster
+from explorer.compute.lower_maps import DISK_GB, LowerMaps
+from explorer.compute.scan import to_input
 from explorer.disk import private_folder, storing
+from explorer.images.pictures import view
 from explorer.lab import Report
 from explorer.networks.graph import Network
-from explorer.records import References
+from explorer.networks.zoo import load
+from explorer.records import ImageSet, References, Workspace
+from explorer.store import Store
 
 PAIRS = 128
 PICTURES = 32
@@ -28,6 +35,10 @@ PICTURES = 32
 NOTE_SECONDS = 5.0
 """How often what is done is noted: what a kill costs."""
 
+Task = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of a batch: pictures i64[B], channels i64[P], the picture of each pair, 0 to B-1, i64[P]."""
+Spread = Callable[[Sequence[Task], Callable[[], None]], Iterator[np.ndarray]]
+"""(batches, what to call while waiting) -> the rows f32[P,D] of each, in order."""
 Relevance = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(pictures i64[B], channels i64[P], the picture of each pair, 0 to B-1, i64[P]) -> f32[P,D]"""
 
@@ -45,6 +56,65 @@ def attributing(
         return attribution.relevance(piece, inputs, *pairs, rule).float().cpu().numpy()
 
     return relevance
+
+
+def here(relevance: Relevance) -> Spread:
+    """Batches one after the other in this process; they halve where memory is short."""
+
+    def spread(tasks: Sequence[Task], idle: Callable[[], None]) -> Iterator[np.ndarray]:
+        return (_whole(relevance, task) for task in tasks)
+
+    return spread
+
+
+def on(
+    cluster: Cluster, workspace: Workspace, images: ImageSet, between: tuple[str, str], rule: str
+) -> Spread:
+    """The same batches by the actors of a cluster."""
+
+    def spread(tasks: Sequence[Task], idle: Callable[[], None]) -> Iterator[np.ndarray]:
+        named = [(task, [images.paths[image] for image in task[0]]) for task in tasks]
+        make = (workspace, images.root, cluster.device, between, rule)
+        return cluster.map(attributer, make, named, idle)
+
+    return spread
+
+
+def attributer(
+    workspace: Workspace, root: str, device: str, between: tuple[str, str], rule: str
+) -> Callable[[tuple[Task, Sequence[str]]], np.ndarray]:
+    """What an actor does with a batch and the paths of its pictures."""
+    loaded = load(workspace.network, workspace.weights)
+    network = Network.build(loaded, choose_device(device))
+    paths: dict[int, str] = {}
+
+    def decoded(index: np.ndarray) -> torch.Tensor:
+        preprocess = network.info.preprocess
+        return to_input(np.stack([view(root, paths[int(i)], preprocess) for i in index]), network)
+
+    kept = Store(Path(tempfile.mkdtemp(prefix="explorer-actor-")), DISK_GB)
+    relevance = attributing(network, LowerMaps(decoded, kept, root), between, rule, keep=False)
+
+    def work(given: tuple[Task, Sequence[str]]) -> np.ndarray:
+        task, names = given
+        paths.update(zip(task[0].tolist(), names, strict=True))
+        return _whole(relevance, task)
+
+    return work
+
+
+def _whole(relevance: Relevance, task: Task) -> np.ndarray:
+    """f32[P,D] of a batch, in parts where memory is short."""
+    pictures, channels, image = task
+    found: dict[int, np.ndarray] = {}
+
+    def part(own: np.ndarray) -> None:
+        pairs = np.flatnonzero((image >= own[0]) & (image <= own[-1]))
+        rows = relevance(pictures[own], channels[pairs], image[pairs] - own[0])
+        found.update(zip(pairs.tolist(), rows, strict=True))
+
+    in_batches(part, np.arange(len(pictures)), len(pictures))
+    return np.stack([found[pair] for pair in range(len(image))])
 
 
 class Pairs:
@@ -65,6 +135,12 @@ class Pairs:
     def of(self, rows: np.ndarray) -> np.ndarray:
         """The pairs of some pictures, named by their rows, picture after picture."""
         return np.concatenate([self._order[self._start[r] : self._start[r + 1]] for r in rows])
+
+    def task(self, rows: np.ndarray) -> Task:
+        """What is to be computed of some pictures."""
+        chosen, order = self.of(rows), np.sort(rows)
+        image = np.searchsorted(order, self.row[chosen])
+        return self.picture[order], self.channel[chosen], image
 
     def batches(self, done: np.ndarray) -> Iterator[np.ndarray]:
         """Rows of pictures not ``done`` bool[U], those of about equally many pairs together."""
@@ -141,22 +217,18 @@ class Ledger:
         os.close(self._file)
 
 
-def rows_of(
-    ledger: Ledger, pairs: Pairs, relevance: Relevance, report: Report
-) -> Iterator[np.ndarray]:
-    """Neuron after neuron, the rows f32[K,D] of its references, when all are there. Batches halve
-    where memory is short."""
+def rows_of(ledger: Ledger, pairs: Pairs, spread: Spread, report: Report) -> Iterator[np.ndarray]:
+    """Neuron after neuron, the rows f32[K,D] of its references, when all are there."""
 
-    def part(rows: np.ndarray) -> None:
-        chosen = pairs.of(rows)
-        image = np.searchsorted(np.sort(rows), pairs.row[chosen])
-        found = relevance(pairs.picture[np.sort(rows)], pairs.channel[chosen], image)
-        ledger.write(rows, chosen, found)
-
-    for rows in pairs.batches(ledger.done):
+    def tell() -> None:
         done = int(ledger.done.sum())
         report(done / len(ledger.done), f"Relevance: {done:,} of {len(ledger.done):,} pictures")
-        in_batches(part, rows, len(rows))
+
+    batches = list(pairs.batches(ledger.done))
+    tasks = [pairs.task(rows) for rows in batches]
+    for rows, found in zip(batches, spread(tasks, tell), strict=True):
+        ledger.write(rows, pairs.of(rows), found)
+        tell()
     for first, end in itertools.pairwise(pairs.first.tolist()):
         yield ledger.read(first, end)
     ledger.remove()
