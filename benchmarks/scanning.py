@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.interleaved import interleave, spread
@@ -19,6 +21,10 @@ from explorer.networks.zoo import load
 from explorer.records import PRECISIONS, ImageSet
 
 LITE0 = ("timm:tf_efficientnet_lite0", "random:0")
+BLOCKS = (
+    *("layer1", "layer2", "layer3", "layer4"),
+    *("blocks.2.1.bn1", "blocks.3.2.bn1", "blocks.4.2.bn1", "blocks.5.3.bn2"),
+)
 SCANNED = {"resnet50": 384, "lite0": 768}
 """How many pictures each scan of a round takes, and each bare pass."""
 
@@ -51,20 +57,35 @@ def _compare(
         "all": lambda: whole(network, part, every, options.folder),
         "decode": lambda: decode(network, part),
     }
-    seconds = interleave(variants, 2 if options.quick else 5)
+    rounds = 2 if options.quick else 5
+    cpu: dict[str, list[float]] = {key: [] for key in variants}
+    counted = {key: counting(run, cpu[key]) for key, run in variants.items()}
+    seconds = interleave(counted, rounds)
+    spent = {key: np.array(each[-rounds:]) for key, each in cpu.items()}
     figures = spread(f"scan_{name}_images_per_s", count / seconds["four"])
     figures |= spread(f"scan_{name}_bare_images_per_s", count / seconds["bare"])
     figures |= spread(f"scan_{name}_decode_images_per_s", count / seconds["decode"])
-    figures |= spread(f"scan_{name}_over_bare_forward", seconds["bare"] / seconds["four"])
-    return figures | spread(
-        f"scan_{name}_all_layers_over_bare_forward", seconds["bare"] / seconds["all"]
-    )
+    for suffix, each in (("", seconds), ("_cpu", spent)):
+        figures |= spread(f"scan_{name}{suffix}_over_bare_forward", each["bare"] / each["four"])
+        every_name = f"scan_{name}_all_layers{suffix}_over_bare_forward"
+        figures |= spread(every_name, each["bare"] / each["all"])
+    return figures
+
+
+def counting(run: Callable[[], Any], seconds: list[float]) -> Callable[[], None]:
+    """The same, noting the processor time it takes: other programs do not disturb that."""
+
+    def counted() -> None:
+        start = time.process_time()
+        run()
+        seconds.append(time.process_time() - start)
+
+    return counted
 
 
 def blocks(network: Network) -> list[str]:
-    """Four layers, one of each of the last four sizes of map."""
-    last = {(each.height, each.width): each.name for each in network.info.layers if each.height > 1}
-    return list(last.values())[-4:]
+    """Four layers, of ResNet50 the outputs of its blocks."""
+    return [name for name in BLOCKS if name in {layer.name for layer in network.info.layers}]
 
 
 def cut(images: ImageSet, count: int) -> ImageSet:

@@ -80,11 +80,6 @@ class DeviceLab:
         """The network itself, loaded on first use."""
         return self._shelf.network(self.workspace.network, self.workspace.weights)
 
-    def _scanned(self) -> Network:
-        """The network in the precision of scans."""
-        workspace = self.workspace
-        return self._shelf.network(workspace.network, workspace.weights, workspace.precision)
-
     @property
     def network(self) -> NetworkInfo:
         return self.model.info
@@ -99,7 +94,9 @@ class DeviceLab:
         with self.clock.stage("scan"), self._arrays.writer(missing, len(self.images)) as writer:
             passed = writer.missing
             if cluster is None:
-                scan(self._scanned(), self.images, writer, report)
+                about = self.workspace
+                network = self._shelf.network(about.network, about.weights, about.precision)
+                scan(network, self.images, writer, report)
             else:
                 scan_on(cluster, self.workspace, self.images, writer, report)
         return passed
