@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ BLOCKS = (
     *("layer1", "layer2", "layer3", "layer4"),
     *("blocks.2.1.bn1", "blocks.3.2.bn1", "blocks.4.2.bn1", "blocks.5.3.bn2"),
 )
+PEER_PICTURES = 100
 SCANNED = {"resnet50": 384, "lite0": 768}
 """How many pictures each scan of a round takes, and each bare pass."""
 
@@ -40,7 +43,25 @@ def measure(options: Options) -> dict[str, Any]:
             count = min(SCANNED[name] // (4 if options.quick else 1), len(images))
             figures |= _compare(f"{name}_{precision}", network, images, count, options)
     figures["scan_over_bare_forward"] = figures["scan_resnet50_float32_over_bare_forward"]
-    return figures
+    return figures | (peer(options, figures) if options.peer else {})
+
+
+def peer(options: Options, figures: Mapping[str, Any]) -> dict[str, float]:
+    """zennit-crp's scan of the same layers, and how many times as fast ours is. It is run once, by
+    itself: a picture takes it so long that nothing else matters."""
+    paths = [str(path) for path in sorted(options.pictures.rglob("*.*"))[:PEER_PICTURES]]
+    asked = {"pictures": paths, "folder": str(options.folder / "peer")}
+    command = [options.peer, str(Path(__file__).with_name("peer_scan.py"))]
+    run = subprocess.run(
+        command, input=json.dumps(asked), capture_output=True, text=True, check=True
+    )
+    found = json.loads(run.stdout.splitlines()[-1])
+    speed = len(paths) / found["seconds"]
+    return {
+        "scan_resnet50_peer_images_per_s": speed,
+        "scan_resnet50_float32_over_peer": figures["scan_resnet50_float32_images_per_s"] / speed,
+        "scan_resnet50_bf16_over_peer": figures["scan_resnet50_bf16_images_per_s"] / speed,
+    }
 
 
 def _compare(

@@ -150,16 +150,24 @@ def to_input(views: np.ndarray, network: Network) -> torch.Tensor:
     """Views u8[B,S,S,3] as the network's normalised input f32[B,3,S,S], channels last."""
     preprocess, device = network.info.preprocess, network.device
     pixels = torch.from_numpy(np.ascontiguousarray(views)).to(device, non_blocking=True)
-    mean, std = _constants(preprocess.mean, preprocess.std, device)
-    return pixels.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+    mean, std = _constants(preprocess.mean, preprocess.std, views.shape[2], device)
+    made = torch.empty(views.shape, device=device)
+    # On a CPU picture by picture, as one fits the cache: four times as fast as all at once.
+    parts = [slice(None)] if device.type != "cpu" else [slice(i, i + 1) for i in range(len(views))]
+    for part in parts:
+        torch.div(pixels[part], 255, out=made[part])
+        made[part].flatten(2).sub_(mean).div_(std)
+    return made.permute(0, 3, 1, 2)
 
 
 @cache
 def _constants(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """On the device, where making them anew for every batch would wait for it."""
-    return torch.tensor(mean, device=device), torch.tensor(std, device=device)
+    """One row of them, on the device, where making them anew for every batch would wait for it."""
+    once = (torch.tensor(each, device=device) for each in (mean, std))
+    first, second = (each.repeat(width) for each in once)
+    return first, second
 
 
 def _pooled(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
