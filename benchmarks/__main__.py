@@ -61,6 +61,7 @@ def _parser(names: dict[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under five minutes")
+    parser.add_argument("--whole", action="store_true", help="sweep all neurons of a layer")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="only these")
     parser.add_argument("--pictures", default="", help="a folder of pictures (default: drawn ones)")
@@ -72,6 +73,7 @@ def _apart(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """The figures of one benchmark, run by itself; what it prints besides goes to stderr."""
     command = [sys.executable, "-m", "benchmarks", "--only", name, "--json"]
     command += ["--pictures", args.pictures, "--peer", args.peer, *["--quick"] * args.quick]
+    command += ["--whole"] * args.whole
     run = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     return figures
@@ -83,7 +85,9 @@ def _measure(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any
     pictures = Path(args.pictures).resolve() if args.pictures else draw(folder / "pictures")
     start = time.monotonic()
     module = importlib.import_module(f"benchmarks.{name}")
-    figures: dict[str, Any] = module.measure(Options(args.quick, pictures, args.peer, folder))
+    figures: dict[str, Any] = module.measure(
+        Options(args.quick, args.whole, pictures, args.peer, folder)
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures | {f"{name}_seconds": time.monotonic() - start, f"{name}_peak_mib": peak}
 

@@ -25,10 +25,12 @@ DRAWN = 400
 
 @dataclass(frozen=True)
 class Options:
-    """``quick``: fewer rounds and pictures; ``pictures``: a folder of them; ``peer``: a Python that
+    """``quick``: fewer rounds and neurons; ``whole``: all neurons of a layer, hours where fewer take
+    minutes; ``pictures``: a folder of them; ``peer``: a Python that
     has zennit-crp, or "" to leave its columns out; ``folder``: for whatever is written."""
 
     quick: bool
+    whole: bool
     pictures: Path
     peer: str
     folder: Path
@@ -47,10 +49,9 @@ class Bench:
 
     def lab(self) -> DeviceLab:
         """A Lab that remembers nothing of what earlier ones read or computed."""
-        settings, room = self.room.settings, self.room
-        store = Store(Path(tempfile.mkdtemp(dir=settings.cache_dir)), 20.0)
+        folder = Path(tempfile.mkdtemp(dir=self.room.settings.cache_dir))
         about = self.workspace, self.identity, self.images
-        return DeviceLab(*about, room.shelf, store, settings.cache_dir)
+        return DeviceLab(*about, self.room.shelf, Store(folder, 20.0), folder)
 
     def question(self, kind: str, subject: str = "") -> Question:
         return Question(kind, self.workspace, subject)

@@ -16,6 +16,7 @@ from benchmarks.interleaved import Seconds, interleave, spread
 from benchmarks.options import Bench, Options, silent
 from explorer.compute import attribution
 from explorer.compute.device_lab import DeviceLab
+from explorer.compute.passes import batch
 from explorer.networks.zoo import load
 from explorer.records import BadInput, Neuron, ReferenceQuery, References
 
@@ -38,7 +39,7 @@ def measure(options: Options) -> dict[str, Any]:
         return _milliseconds(interleave(variants, rounds))
     with _peer(options) as peer:
         pictures = options.folder / "pictures.pt"
-        x = bench.lab()._input(np.arange(OF_THE_PEER))
+        x = batch(bench.lab(), np.arange(OF_THE_PEER))
         torch.save(x.contiguous(), pictures)
         apart = _difference(bench, peer, pictures, x)
         theirs = {
@@ -77,7 +78,7 @@ def _alone(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
 def _shared(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
     """Many neurons that cite the same pictures, whose denominators are kept for all of them."""
     lab = bench.lab()
-    x = lab._input(np.arange(2))
+    x = batch(lab, np.arange(2))
     channels, rows = torch.arange(2 * PER_PICTURE), torch.arange(2).repeat_interleave(PER_PICTURE)
 
     def asker(lower: str, upper: str, rule: str) -> Ask:
