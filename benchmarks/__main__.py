@@ -85,9 +85,8 @@ def _measure(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any
     pictures = Path(args.pictures).resolve() if args.pictures else draw(folder / "pictures")
     start = time.monotonic()
     module = importlib.import_module(f"benchmarks.{name}")
-    figures: dict[str, Any] = module.measure(
-        Options(args.quick, args.whole, pictures, args.peer, folder)
-    )
+    options = Options(args.quick, args.whole, pictures, args.peer, folder)
+    figures: dict[str, Any] = module.measure(options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures | {f"{name}_seconds": time.monotonic() - start, f"{name}_peak_mib": peak}
 

@@ -25,9 +25,9 @@ DRAWN = 400
 
 @dataclass(frozen=True)
 class Options:
-    """``quick``: fewer rounds and neurons; ``whole``: all neurons of a layer, hours where fewer take
-    minutes; ``pictures``: a folder of them; ``peer``: a Python that
-    has zennit-crp, or "" to leave its columns out; ``folder``: for whatever is written."""
+    """``quick``: fewer rounds and neurons; ``whole``: all neurons of a layer, which takes hours;
+    ``pictures``: a folder of them; ``peer``: a Python that has zennit-crp, or "" to leave its
+    columns out; ``folder``: for whatever is written."""
 
     quick: bool
     whole: bool
