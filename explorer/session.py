@@ -16,7 +16,7 @@ from explorer.records import BadInput, Status, Workspace
 from explorer.settings import Settings, load_settings
 from explorer.store import Store
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.03
 CUSTOM = "custom"
 
 T = TypeVar("T")

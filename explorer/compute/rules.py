@@ -51,7 +51,8 @@ def epsilon(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pu
         return tuple(Lone(relevance.channel, relevance.of(x) * share) for x in inputs)
 
     simple = isinstance(module, m.Add) and all(x.shape == output.shape for x in inputs)
-    whole = _spread(inputs, *transposed(module, *inputs))
+    z, pull = transposed(module, *inputs)
+    whole = _spread(inputs, stabilise(z), pull)
     return Pull(whole, alone if simple and output.dim() == 4 else None)
 
 
@@ -66,7 +67,8 @@ def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pul
 
     @cache  # not needed where one channel is alone
     def spread() -> Callable[[Tensor], tuple[Share, ...]]:
-        return _spread((x,), *convolved(module, plus, x))
+        z, pull = convolved(module, plus, x)
+        return _spread((x,), z + STABILISER, pull)  # z is never negative
 
     def whole(relevance: Tensor) -> tuple[Share, ...]:
         return spread()(relevance)
@@ -85,7 +87,7 @@ def _both(
 ) -> Callable[[Tensor], tuple[Share, ...]]:
     """z-plus of the positive and the negative half of an input, each with its weights."""
     made = [convolved(module, each, half) for each, half in zip(weights, halves, strict=True)]
-    below = stabilise(made[0][0] + made[1][0])
+    below = made[0][0] + made[1][0] + STABILISER  # neither half is negative
 
     def share(relevance: Tensor) -> tuple[Share, ...]:
         shares = relevance / below
@@ -99,7 +101,8 @@ def flat(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """All inputs of a window share alike: x = 1, W = 1, b = 0."""
     ones = {n: 0 * w if n == "bias" else torch.ones_like(w) for n, w in module.named_parameters()}
     alike = torch.ones_like(inputs[0])
-    return Pull(_spread((alike,), *convolved(module, ones, alike)))
+    z, pull = convolved(module, ones, alike)
+    return Pull(_spread((alike,), stabilise(z), pull))
 
 
 def pass_on(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -117,7 +120,8 @@ def layer_norm(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
         made = made if module.weight is None else made * module.weight
         return made if module.bias is None else made + module.bias
 
-    return Pull(_spread(inputs, *transposed(normalised, *inputs)))
+    z, pull = transposed(normalised, *inputs)
+    return Pull(_spread(inputs, stabilise(z), pull))
 
 
 def gate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -130,10 +134,10 @@ def gate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
 
 
 def _spread(
-    inputs: tuple[Tensor, ...], z: Tensor, pull: Callable[[Tensor], tuple[Tensor, ...]]
+    inputs: tuple[Tensor, ...], below: Tensor, pull: Callable[[Tensor], tuple[Tensor, ...]]
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """R to x_i (dz/dx_i) R / z for every input x of a linear function, transposed by ``pull``."""
-    below = stabilise(z)
+    """R to x_i (dz/dx_i) R / z for every input x of a linear function, transposed by ``pull``;
+    ``below`` is z, stabilised."""
 
     def share(relevance: Tensor) -> tuple[Tensor, ...]:
         return tuple(x * g for x, g in zip(inputs, pull(relevance / below), strict=True))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import threading
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
@@ -12,6 +14,9 @@ from explorer.settings import HOME
 # A folder called pages/ beside app.py would otherwise make the first deep link to a fresh server
 # run that page without app.py, so without sidebar and navigation.
 PagesManager.uses_pages_directory = False
+
+DRAWN_WITH = tuple(f"explorer.ui.{name}" for name in ("frame", "neuron", "virtual", "rail"))
+"""What pages are drawn with: loaded while the server starts, not when somebody looks."""
 
 FAULT = "Something went wrong here, and it is a fault of ours: reload the page, or see the log."
 
@@ -23,4 +28,11 @@ def apologise(error: Exception) -> bool:
     return True
 
 
+def load() -> None:
+    """Import what the first page would."""
+    for name in DRAWN_WITH:
+        importlib.import_module(name)
+
+
 app = st.App(HOME / "app.py", on_script_error=apologise)
+threading.Thread(target=load, name="load", daemon=True).start()
