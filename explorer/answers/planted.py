@@ -48,7 +48,7 @@ def plants(room: Room, question: Question, identity: Identity, report: Report) -
     lab, args, layer = room.lab(question, identity), question.args, question.subject
     wanted, seed = args["pairs"], args["seed"]
     count = query_from(args["references"]).count
-    views = _views(lab, args["judge"], _between(report, 0.0, 0.5, "Embedding pictures"))
+    views = _views(lab, layer, args["judge"], _between(report, 0.0, 0.5, "Embedding pictures"))
     found = planting.sources(lab.scan(layer, report), views, count)
     kinds = [(regime, groups) for regime in args["regimes"] for groups in args["groups"]]
     join = args["join"]
@@ -87,46 +87,50 @@ def planted(room: Room, question: Question, identity: Identity, report: Report) 
     kept = _half(found.plants, args["half"])
     specs = {each["params"].get("embedder") or args["judge"] for each in args["methods"]}
     now = _between(report, 0.3, 0.4, "Embedding pictures")
-    views = {spec: _views(lab, spec, now) for spec in (args["judge"], *sorted(specs))}
-    results = []
+    views = {
+        spec: _views(lab, question.subject, spec, now) for spec in (args["judge"], *sorted(specs))
+    }
+    results: list[list[Divided]] = []
     for at, plant in enumerate(kept):
         what = f"{at + 1} of {len(kept)} planted channels"
         now = _between(report, 0.4 + 0.6 * at / len(kept), 0.4 + 0.6 * (at + 1) / len(kept), what)
-        own = {**shared, "methods": args["methods"], "sum": asdict(plant.sum)}
-        part = replace(question, kind="divided", args=own)
-        made = partial(_divided, PlantedLab(lab, question.subject, plant, views), plant, args, now)
-        results.append(room.kept(part, identity, Divided, made))
+        own = PlantedLab(lab, question.subject, plant, views)
+        results.append([_ceiling(own, plant, args["seed"], now)])
+        for method in args["methods"]:
+            part = replace(question, kind="divided", args=_divided_args(args, method, plant))
+            made = partial(_divided, own, plant, part.args, now)
+            results[-1].append(room.kept(part, identity, Divided, made))
     spent = {name: lab.clock.seconds[name] - before[name] for name in lab.clock.seconds}
     return _summary(question, kept, results, found.possible, spent)
 
 
+def _divided_args(
+    args: Mapping[str, Any], method: Mapping[str, Any], plant: Plant
+) -> dict[str, Any]:
+    """All on which the division of one planted channel by one method depends."""
+    shared = {name: args[name] for name in ("references", "judge", "weights")}
+    return {**shared, "method": method, "sum": asdict(plant.sum)}
+
+
 def _divided(lab: PlantedLab, plant: Plant, args: Mapping[str, Any], report: Report) -> Divided:
-    """One planted channel by every method, the ceiling first."""
+    """One planted channel by one method."""
     references = lab.references(lab.neuron, query_from(args["references"]), report)
     groups = len(plant.sum.sources)
-    cells = [_ceiling(lab, plant, groups, args["seed"], report)]
-    for method in args["methods"]:
-        known = _split(lab, references, method, groups, report) if groups > 1 else None
-        auto = _split(lab, references, method, 0, report)
-        cells.append(
-            (
-                float("nan") if known is None else recovery(plant.truth, known),
-                float("nan") if auto is None else recovery(plant.truth, auto),
-                0 if auto is None else int(auto.max(initial=-1)) + 1,
-            )
-        )
-    known_, auto_, chosen = zip(*cells, strict=True)
-    return Divided(np.array(known_, np.float32), np.array(auto_, np.float32), np.array(chosen))
+    known = _split(lab, references, args["method"], groups, report) if groups > 1 else None
+    auto = _split(lab, references, args["method"], 0, report)
+    return Divided(
+        known=float("nan") if known is None else recovery(plant.truth, known),
+        auto=float("nan") if auto is None else recovery(plant.truth, auto),
+        chosen=0 if auto is None else int(auto.max(initial=-1)) + 1,
+    )
 
 
-def _ceiling(
-    lab: PlantedLab, plant: Plant, groups: int, seed: int, report: Report
-) -> tuple[float, float, int]:
+def _ceiling(lab: PlantedLab, plant: Plant, seed: int, report: Report) -> Divided:
     """What k-means makes of the sources themselves, leaked."""
     mean = lab.scan(lab.neuron.layer, report).mean[np.array(plant.sum.sources)][:, plant.index]
     rows = np.asarray(mean, np.float64).T * np.array(plant.sum.weights)
-    labels, _, _ = clustering.kmeans(rows, groups, seed)
-    return recovery(plant.truth, labels), float("nan"), 0
+    labels, _, _ = clustering.kmeans(rows, len(plant.sum.sources), seed)
+    return Divided(recovery(plant.truth, labels), float("nan"), 0)
 
 
 def _split(
@@ -148,14 +152,15 @@ def _split(
 def _summary(
     question: Question,
     plants: Sequence[Plant],
-    results: Sequence[Divided],
+    results: Sequence[Sequence[Divided]],
     possible: Mapping[str, int],
     seconds: Mapping[str, float],
 ) -> Planted:
     args = question.args
     named = [(CEILING, ""), *((each["name"], each["lower"]) for each in args["methods"])]
     known, auto, chosen = (
-        np.array([getattr(each, name) for each in results]) for name in ("known", "auto", "chosen")
+        np.array([[getattr(one, name) for one in each] for each in results])
+        for name in ("known", "auto", "chosen")
     )
     kinds = [(each.sum.regime, len(each.sum.sources), each.sum.mix) for each in plants]
     rows, values, counts = [], [], []
@@ -230,11 +235,13 @@ def _half(plants: Sequence[Plant], half: str) -> list[Plant]:
     return kept
 
 
-def _views(lab: DeviceLab, embedder: str, report: Report) -> np.ndarray:
-    """f32[N,E]: every picture as an embedder sees it, of unit length."""
-    rows = lab.embed(embedder, np.arange(len(lab.images)), None, report)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(length, 1e-12), np.float32)
+def _views(lab: DeviceLab, layer: str, embedder: str, report: Report) -> np.ndarray:
+    """f32[N,E]: every picture as an embedder sees it, of unit length; zero where it is broken."""
+    valid = np.flatnonzero(lab.scan(layer, report).valid)
+    rows = lab.embed(embedder, valid, None, report)
+    views = np.zeros((len(lab.images), rows.shape[1]), np.float32)
+    views[valid] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return views
 
 
 def _between(report: Report, start: float, end: float, what: str) -> Report:

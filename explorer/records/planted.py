@@ -52,13 +52,13 @@ class Plants:
 
 @dataclass(frozen=True)
 class Divided:
-    """How one planted channel was divided by M methods: adjusted Rand index with the truth f32[M]
-    at the known number of groups (``known``) and at the method's own choice (``auto``), and that
-    choice i64[M] (``chosen``, 0: it could not be divided). NaN where a method has no such k."""
+    """How a method divided one planted channel: adjusted Rand index with the truth at the known
+    number of groups (``known``) and at the method's own choice (``auto``), and that choice
+    (``chosen``, 0: it could not be divided). NaN where the method has no such k."""
 
-    known: np.ndarray
-    auto: np.ndarray
-    chosen: np.ndarray
+    known: float
+    auto: float
+    chosen: int
 
 
 @dataclass(frozen=True)
