@@ -29,6 +29,7 @@ from explorer.session import InlineQueue
 from explorer.settings import load_settings
 
 ROOT = Path(__file__).parent.parent
+PATHS = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
 ASKER = Asker("ann", "here")
 MARK = "ENGINE_TEST_MARK"
 RAY = {
@@ -90,11 +91,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-ray.txt")
     ports = [free_port() for _ in range(2)]
     mark = tmp_path_factory.mktemp("mark") / "died"
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += ["--num-cpus=2", f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}"]
     command += ["--include-dashboard=false", "--disable-usage-stats"]
-    environment = os.environ | {"PYTHONPATH": paths, MARK: str(mark)}
+    environment = os.environ | {"PYTHONPATH": PATHS, MARK: str(mark)}
     os.environ[MARK] = str(mark)
     head = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -215,6 +215,7 @@ def test_answers_come_in_order_and_errors_as_they_are(address: str) -> None:
 
 def test_a_cluster_of_this_machine_is_started_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setenv("PYTHONPATH", PATHS)
     with Cluster("ray", "cpu") as cluster:
         assert list(cluster.map(squares, (-1,), [3, 4], lambda: None)) == [9, 16]
     assert not ray.is_initialized()
