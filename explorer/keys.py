@@ -41,7 +41,7 @@ VERSIONS: dict[str, int] = {
     "split_test": 3,
     "maker": 1,
     "class_relevance": 2,
-    "candidates": 2,
+    "candidates": 3,
     "incision": 2,
     "surgery": 2,
     "edited": 2,
