@@ -141,9 +141,11 @@ def _judged(bench: Bench, how: str, wanted: list[tuple[int, list[Concept]]]) -> 
     print(f"\n{how}  " + "  ".join(f"{name:>12}" for name in MEASURES))
     for rule, values in rows.items():
         table = np.array(values)
-        errors = table.std(0, ddof=1) / np.sqrt(len(table))
-        text = [f"{m:6.3f}±{e:.3f}" for m, e in zip(table.mean(0), errors, strict=True)]
-        print(f"{rule:10} {'  '.join(text)}  n={len(table)}")
+        # A channel that fires in spots alone may have sums below zero, and then no fractions.
+        known = np.isfinite(table).sum(0)
+        errors = np.nanstd(table, 0, ddof=1) / np.sqrt(known)
+        text = [f"{m:6.3f}±{e:.3f}" for m, e in zip(np.nanmean(table, 0), errors, strict=True)]
+        print(f"{rule:10} {'  '.join(text)}  n={len(table)}, fractions of {known[0]}")
     print()
 
 
