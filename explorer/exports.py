@@ -100,7 +100,10 @@ def planted(found: Planted, per_neuron: bool = False) -> dict[str, Any]:
         "ceiling": {_kind(row): row.ari for row in found.rows if row.method == "ceiling"},
         "random": {_kind(row): row.ari for row in found.rows if row.method == "random"},
         "rows": rows,
-        "confusion": [asdict(each) for each in found.confusion],
+        "confusion": [
+            {**asdict(each), **{str(k): n for k, n in enumerate(each.counts, 1)}}
+            for each in found.confusion
+        ],
         **({"sums": [asdict(each) for each in found.sums]} if per_neuron else {}),
         "seconds": found.seconds,
     }
