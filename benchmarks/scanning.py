@@ -49,7 +49,8 @@ def measure(options: Options) -> dict[str, Any]:
 def peer(options: Options, figures: Mapping[str, Any]) -> dict[str, float]:
     """zennit-crp's scan of the same layers, and how many times as fast ours is. It is run once, by
     itself: a picture takes it so long that nothing else matters."""
-    paths = [str(path) for path in sorted(options.pictures.rglob("*.*"))[:PEER_PICTURES]]
+    images = Bench(options).images
+    paths = [str(Path(images.root) / path) for path in images.paths[:PEER_PICTURES]]
     asked = {"pictures": paths, "folder": str(options.folder / "peer")}
     command = [options.peer, str(Path(__file__).with_name("peer_scan.py"))]
     run = subprocess.run(

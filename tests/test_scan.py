@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures
+from tiny import LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings
 
 from explorer.arrays import ScanArrays
+from explorer.backend import Asker, Backend
 from explorer.compute import decoding
 from explorer.compute.scan import scan, to_input
 from explorer.images.pictures import view
@@ -20,6 +22,7 @@ from explorer.images.sets import open_set
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import ImageSet, OutOfMemory, Preprocess, Scan
+from explorer.session import InlineQueue
 
 LAYERS = (LOWER, LAYER)
 
@@ -110,6 +113,20 @@ def test_bf16_finds_nearly_the_same(images: ImageSet, network: Network, tmp_path
     both = [np.asarray(each.maximum[:], np.float32)[:, exact.valid] for each in (exact, found)]
     assert 0 < np.abs(both[0] - both[1]).max() < 0.05 * both[0].max()
     assert np.corrcoef(both[0].ravel(), both[1].ravel())[0, 1] > 0.999
+
+
+def test_a_scan_in_bf16_is_another_scan_and_says_so(tmp_path: Path) -> None:
+    exact = tiny_settings(tmp_path, draw_pictures(tmp_path / "pictures", each=3))
+    (workspace,) = exact.workspaces
+    rounded = replace(exact, workspaces=(replace(workspace, precision="bf16"),))
+    asker, notices = Asker("ann", "here"), []
+    for settings in (exact, rounded):
+        backend = Backend(settings, InlineQueue(settings))
+        for _ in range(4):
+            backend.scan("tiny", [LAYER], asker)
+        notices.append(backend.network("tiny", asker).notice)
+    assert len(list((exact.cache_dir / "scans").iterdir())) == 2
+    assert ["bf16" in notice for notice in notices] == [False, True]
 
 
 def test_a_picture_that_takes_too_long_is_set_aside(

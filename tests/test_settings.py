@@ -34,6 +34,7 @@ def test_workspaces_come_from_the_file_and_the_demo_stays(tmp_path: Path) -> Non
     mine = settings.workspace("mine")
     assert mine.layers == ("layer3", "layer4")
     assert mine.embedder == "conse"
+    assert mine.precision == "float32"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,10 @@ def test_workspaces_come_from_the_file_and_the_demo_stays(tmp_path: Path) -> Non
         ('[[workspace]]\nname = "a"', "needs the texts"),
         ('[[workspace]]\nname = "a/b"\nnetwork = "n"\nimages = "i"', "no name"),
         ('[[workspace]]\nname = "a"\nnetwork = "n"\nimages = "i"\nlayers = "x"', "list of layer"),
+        (
+            '[[workspace]]\nname = "a"\nnetwork = "n"\nimages = "i"\nprecision = "fp8"',
+            "float32, bf16",
+        ),
         ('[[workspace]]\nname = "a"\nnetwork = "n"\nimages = "i"\ncolour = "x"', "only the keys"),
         (GOOD + GOOD, "twice"),
     ],
