@@ -28,7 +28,7 @@ def measure(options: Options) -> dict[str, Any]:
     bench = Bench(options)
     lab = bench.room.lab(bench.question("sweep", UPPER), bench.identity)
     channels = lab.network.layer(UPPER).channels
-    neurons = channels if options.whole else 16 if options.quick else 128
+    neurons = channels if options.whole else 16 if options.quick else 64
     lab.scan(UPPER, silent)
     found: dict[str, Any] = {"sweep_neurons": neurons, "sweep_pictures": len(lab.images)}
     for number, (kind, (lower, rule)) in enumerate(KINDS.items()):
