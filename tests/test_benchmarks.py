@@ -36,6 +36,13 @@ def test_options_are_documented() -> None:
         assert option == "--help" or f"`{option}" in DOCUMENT
 
 
+@pytest.mark.parametrize(
+    "figure", ["relevance_gradient_ms", "relevance_lrp_ms", "sweep_neurons_per_second"]
+)
+def test_figures_that_are_promised_are_explained(figure: str) -> None:
+    assert f"`{figure}`" in DOCUMENT
+
+
 def test_unknown_benchmarks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         benchmarks.main(["--only", "nothing"])

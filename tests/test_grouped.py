@@ -11,6 +11,8 @@ import pytest
 import torch
 from tiny import LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings
 
+from explorer import questions
+from explorer.answers.layer import sweep
 from explorer.answers.room import Room
 from explorer.compute import grouped
 from explorer.compute.device_lab import DeviceLab
@@ -18,6 +20,7 @@ from explorer.compute.lower_maps import LowerMaps
 from explorer.images import sets
 from explorer.keys import Identity
 from explorer.networks.identity import identity
+from explorer.questions import SplitQuestion
 from explorer.records import Cancelled, Layer, Neuron, OutOfMemory, ReferenceQuery, References
 from explorer.store import Store
 
@@ -181,3 +184,17 @@ def test_pictures_of_equally_many_pairs_go_together() -> None:
     assert sorted(chosen.tolist()) == list(range(7))
     assert pairs.picture[pairs.row[chosen]].tolist() == [2, 2, 2, 1, 1, 0, 7]
     assert list(pairs.batches(np.ones(4, bool))) == []
+
+
+def test_the_progress_of_a_sweep_only_grows(room: Room, lab: DeviceLab) -> None:
+    told: list[float] = []
+    split = SplitQuestion(
+        Neuron("tiny", LAYER, 0), "pure", {"k": 2, "lower": LOWER}, ReferenceQuery(count=12)
+    )
+    question = questions.sweep(lab.workspace, split, lab.network.layer(LAYER), (40, 43))
+    lab.scan(LAYER, silent)
+    room._labs = {lab.identity: lab}
+    found = sweep(room, question, lab.identity, lambda fraction, message: told.append(fraction))
+    assert found.k.tolist() == [2, 2, 2, 2]
+    assert told == sorted(told)
+    assert told[0] <= 0.9 <= told[-1] < 1

@@ -35,6 +35,9 @@ from explorer.records import (
 )
 from explorer.scores.evaluation import LEAST_NEURONS, Measured, differences, measure, summarise
 
+TOGETHER = 0.9
+"""The share of a sweep that is spent on what neurons share, where they do."""
+
 
 def sweep(room: Room, question: Question, identity: Identity, report: Report) -> Sweep:
     """The same split of many neurons, each stored as if it was asked for by itself."""
@@ -47,10 +50,11 @@ def sweep(room: Room, question: Question, identity: Identity, report: Report) ->
     if method_named(args["method"]).prepare is one_by_one:
         answer_ahead(room, question, identity, channels.tolist(), [args], sweep_part, report)
     with room.sharing(room.lab(question, identity)):
-        prepare(room, question, identity, channels.tolist(), args, report)
+        done = prepare(room, question, identity, channels.tolist(), args, report)
+    rest = between(report, done, 1.0)
     for at, channel in enumerate(channels.tolist()):
         try:
-            now = part(report, at, len(channels), f"neuron {channel}")
+            now = part(rest, at, len(channels), f"neuron {channel}")
             split = split_of(room, question, identity, channel, args, now)
         except DeadNeuron:
             k[at] = -1
@@ -81,8 +85,9 @@ def prepare(
     channels: Sequence[int],
     args: Mapping[str, Any],
     report: Report,
-) -> None:
-    """What a method computes for many neurons at once, for those whose split is not stored."""
+) -> float:
+    """What a method computes for many neurons at once, for those whose split is not stored. Answers
+    which share of the whole work that was."""
     lab, method = room.lab(question, identity), method_named(args["method"])
     lab.scan_layers([question.subject], report, lab.cluster)
     waiting = []
@@ -93,7 +98,10 @@ def prepare(
             with suppress(DeadNeuron):
                 query = query_from(args["references"])
                 waiting.append(lab.references(neuron, query, report))
-    method.prepare(lab, waiting, read_params(method.Params, args["params"]), report)
+    share = 0.0 if not waiting or method.prepare is one_by_one else TOGETHER
+    params = read_params(method.Params, args["params"])
+    method.prepare(lab, waiting, params, between(report, 0.0, share))
+    return share
 
 
 def evaluation(
@@ -268,6 +276,11 @@ def split_of(
     address = Neuron(question.workspace.name, question.subject, channel).address
     about = replace(question, kind="split", subject=address, args=args)
     return room.kept(about, identity, Split, lambda: neuron.split(room, about, identity, report))
+
+
+def between(report: Report, start: float, end: float) -> Report:
+    """Report on a part of the work that leads from one fraction of it to another."""
+    return lambda fraction, message: report(start + (end - start) * fraction, message)
 
 
 def part(report: Report, at: int, count: int, what: str) -> Report:
