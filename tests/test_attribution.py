@@ -331,7 +331,7 @@ def test_what_cannot_be_asked_is_said(small: Traced) -> None:
     part = small.slice("layer3", "layer4")
     inputs = small.inputs(seeded(1, 3, SIDE, SIDE), part)
     one = torch.zeros(1, dtype=torch.long)
-    with pytest.raises(BadInput, match="'gradient' or 'lrp'"):
+    with pytest.raises(BadInput, match="choose one of gradient"):
         relevance(part, inputs, one, one, "magic")
     with pytest.raises(BadInput, match="'map' or 'argmax'"):
         relevance(part, inputs, one, one, "lrp", "middle")

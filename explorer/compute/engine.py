@@ -27,6 +27,7 @@ AHEAD = 4
 ATTEMPTS = 3
 GLANCE_SECONDS = 1.0
 REACH_SECONDS = 5.0
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -193,13 +194,12 @@ def _connected(address: str) -> Any:
             "The engine 'ray' needs Ray: run pip install -r requirements-ray.txt, or use the "
             "engine 'local'."
         ) from error
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == SCHEME:
-            ray.init(address="local", include_dashboard=False, **quiet)
+            ray.init(address="local", include_dashboard=False, **QUIET)
         else:
             _reach(address)
-            ray.init(address=address, **quiet)
+            _join(ray, address)
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise Unavailable(
@@ -207,6 +207,19 @@ def _connected(address: str) -> Any:
             f"{ray.__version__}, that this is the address of its client server, and its token."
         ) from error
     return ray
+
+
+def _join(ray: Any, address: str) -> None:
+    """Become a client. Ray starts a process for each, and gives up where that takes long once."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ray.init(address=address, **QUIET)
+            return
+        except ConnectionAbortedError:
+            if attempt == ATTEMPTS:
+                raise
+            LOG.warning("Ray could not serve this client: asking again.")
+            ray.shutdown()
 
 
 def _reach(address: str) -> None:
