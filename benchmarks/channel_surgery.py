@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from explorer.answers import neuron
 from explorer.answers.room import Room
+from explorer.answers.surgery import kept_split
 from explorer.compute.incision import Concept, incise
 from explorer.compute.inputs import entering, units
 from explorer.compute.passes import host, passing
@@ -61,7 +61,7 @@ class Bench:
         operation = Operation(f"{self.maker.shown}:{channel}", method="pure", k=2)
         asked = split_of(self.workspace, operation, self.maker.shown)
         question = Question("network", self.workspace, "")
-        return neuron.split_of(self.room, question, self.who, asked, self.silent)
+        return kept_split(self.room, question, self.who, asked, self.silent)
 
     def silent(self, fraction: float, message: str) -> None:
         """Progress goes nowhere."""
