@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings, wait
+from tiny import (
+    LAYER,
+    LOWER,
+    NETWORK,
+    WEIGHTS,
+    command,
+    draw_pictures,
+    surround,
+    tiny_settings,
+    wait,
+    write_config,
+)
 
 from explorer.__main__ import main
 from explorer.answers import explanation
@@ -438,21 +448,12 @@ def test_words_are_read_by_the_offline_embedder(
 def home(
     tmp_path: Path, settings: Settings, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    (tmp_path / "explorer.toml").write_text(
-        f'[[workspace]]\nname = "tiny"\nnetwork = "{NETWORK}"\nweights = "{WEIGHTS}"\n'
-        f'images = "{pictures}"\nembedder = "{JUDGE}"\nlayers = ["{LAYER}"]\n'
-    )
-    monkeypatch.setenv("EXPLORER_CONFIG", str(tmp_path / "explorer.toml"))
-    monkeypatch.setenv("EXPLORER_CACHE_DIR", str(settings.cache_dir))
-    monkeypatch.setenv("EXPLORER_DEVICE", "cpu")
+    surround(monkeypatch, write_config(tmp_path, pictures), settings.cache_dir)
     return tmp_path
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
-    assert main(["explain", *argv, "--concepts", "labels", "--json"]) == 0, capsys.readouterr().err
-    answer = json.loads(capsys.readouterr().out)
-    assert isinstance(answer, dict)
-    return answer
+    return command(capsys, "explain", *argv, "--concepts", "labels")
 
 
 @pytest.mark.usefixtures("home")

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tiny import JUDGE, LAYER, LOWER, draw_pictures, tiny_settings, wait
+import tiny
+from tiny import (
+    JUDGE,
+    LAYER,
+    LOWER,
+    draw_pictures,
+    surround,
+    tiny_settings,
+    wait,
+    write_config,
+)
 
 from explorer import browse
 from explorer.__main__ import main
@@ -431,20 +441,8 @@ def command(
     backend: Backend, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> Callable[..., dict[str, Any]]:
     """Run a command on the workspace of these tests, its answers kept among theirs."""
-    workspace = backend.workspace("tiny")
-    lines = [f'{name} = "{getattr(workspace, name)}"' for name in ("name", "network", "weights")]
-    lines += [f'images = "{pictures}"', f'embedder = "{JUDGE}"', f'layers = ["{LAYER}"]']
-    (tmp_path / "explorer.toml").write_text("[[workspace]]\n" + "\n".join(lines))
-    monkeypatch.setenv("EXPLORER_CONFIG", str(tmp_path / "explorer.toml"))
-    monkeypatch.setenv("EXPLORER_CACHE_DIR", str(backend.settings.cache_dir))
-    monkeypatch.setenv("EXPLORER_DEVICE", "cpu")
-
-    def run(*argv: str) -> dict[str, Any]:
-        assert main([*argv, "--json"]) == 0, capsys.readouterr().err
-        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return answer
-
-    return run
+    surround(monkeypatch, write_config(tmp_path, pictures), backend.settings.cache_dir)
+    return partial(tiny.command, capsys)
 
 
 def test_evaluate_prints_the_promised_fields(

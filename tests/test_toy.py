@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny import command, surround
 
 from explorer.__main__ import main
 from explorer.compute import toy_training
@@ -233,18 +232,9 @@ def planted(folder: Path) -> Path:
     return folder
 
 
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
-    assert main([*argv, "--json"]) == 0, capsys.readouterr().err
-    found = json.loads(capsys.readouterr().out)
-    assert isinstance(found, dict)
-    return found
-
-
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EXPLORER_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("EXPLORER_CONFIG", str(tmp_path / "explorer.toml"))
-    monkeypatch.setenv("EXPLORER_DEVICE", "cpu")
+    surround(monkeypatch, tmp_path / "explorer.toml", tmp_path / "cache")
     return tmp_path
 
 
@@ -253,7 +243,7 @@ def test_known_channels_are_judged_right(
 ) -> None:
     planted(environment)
     methods = ("--methods", "pure", "pure:lower=edges", "concept_vectors", "random")
-    found = run(capsys, "truth", "narrow", "--references", "45", *methods)
+    found = command(capsys, "truth", "narrow", "--references", "45", *methods)
     assert [each["concepts"] for each in found["channels"]] == [2, 1, 3]
     assert found["channels"][0]["shares"].keys() == {"red", "blue"}
     assert found["channels"][1]["shares"] == {"green": 30 / 30}
@@ -266,7 +256,8 @@ def test_known_channels_are_judged_right(
     assert ("concept_vectors", "known") not in ari
     of_pure = [row for row in found["auto"] if row["method"] == "pure"]
     assert [row["concepts"] for row in of_pure] == [1, 2, 3]
-    assert run(capsys, "truth", "narrow", "--references", "45", *methods)["rows"] == found["rows"]
+    again = command(capsys, "truth", "narrow", "--references", "45", *methods)
+    assert again["rows"] == found["rows"]
 
 
 @pytest.mark.parametrize(
@@ -304,7 +295,7 @@ def test_a_world_is_made_by_one_command_and_again_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = [
-        run(capsys, "toy", "-o", str(tmp_path / name), *SMALL, "--epochs", "1")
+        command(capsys, "toy", "-o", str(tmp_path / name), *SMALL, "--epochs", "1")
         for name in ("one", "two")
     ]
     assert found[0]["concepts"] == ["disc", "star", "frame", "plus"]
@@ -320,7 +311,7 @@ def test_a_world_is_made_by_one_command_and_again_the_same(
     assert not list(tmp_path.glob(".toy-*"))
     monkeypatch.setenv("EXPLORER_CONFIG", found[0]["config"])
     monkeypatch.setenv("EXPLORER_CACHE_DIR", str(tmp_path / "cache"))
-    layers = run(capsys, "layers", "--workspace", "toy-control")["layers"]
+    layers = command(capsys, "layers", "--workspace", "toy-control")["layers"]
     assert {each["name"]: each["channels"] for each in layers}["narrow"] == 4
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from explorer.exports import plain
+from explorer.methods.registry import METHODS
 
 Found = Mapping[str, Any] | None
 LONGEST_LIST = 12
@@ -51,6 +52,24 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         help="local, ray (on this machine) or ray://HOST:PORT; computes in this process "
         "(default: EXPLORER_ENGINE)",
     )
+
+
+def add_methods(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
+    """The option of commands that judge several methods."""
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=default,
+        metavar="M",
+        help=f"NAME or NAME:PARAMETER=VALUE,... of {', '.join(METHODS)} "
+        f"(default: {' '.join(default)})",
+    )
+
+
+def add_references(parser: argparse.ArgumentParser) -> None:
+    """The options of commands whose references are the highest pictures."""
+    parser.add_argument("--references", type=int, default=100, help="pictures (default: 100)")
+    parser.add_argument("--by", default="max", choices=("max", "mean"), help="default: max")
 
 
 def progress(fraction: float, message: str) -> None:

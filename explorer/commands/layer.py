@@ -11,7 +11,7 @@ import numpy as np
 
 from explorer import exports
 from explorer.benchmark import Planting
-from explorer.commands.command import Command, Found, add_engine
+from explorer.commands.command import Command, Found, add_engine, add_methods, add_references
 from explorer.commands.neuron import add_params, given_params
 from explorer.methods.registry import METHODS
 from explorer.planting import HALVES, JOINS, REGIMES
@@ -107,20 +107,14 @@ def _sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layer")
     parser.add_argument("--method", default="pure", help=f"one of {', '.join(METHODS)}")
     parser.add_argument("--channels", default="", metavar="A-B", help="default: all")
-    _reference_options(parser)
+    add_references(parser)
     add_engine(parser)
     add_params(parser)
 
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layer")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=DEFAULT.methods,
-        metavar="M",
-        help=f"NAME or NAME:PARAMETER=VALUE,... of {', '.join(METHODS)} (default: all)",
-    )
+    add_methods(parser, DEFAULT.methods)
     parser.add_argument("--neurons", type=int, default=100, help="living neurons (default: 100)")
     parser.add_argument("--ks", type=int, nargs="+", default=DEFAULT.ks, help="default: 2 3 4 5")
     parser.add_argument(
@@ -129,20 +123,14 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     parser.add_argument("--per-neuron", action="store_true", help="also the values of each neuron")
     add_engine(parser)
-    _reference_options(parser)
+    add_references(parser)
 
 
 def _planted_options(parser: argparse.ArgumentParser) -> None:
     asked = Planting("")
     parser.add_argument("layer")
     parser.add_argument("--pairs", type=int, default=asked.pairs, help="of each kind")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=asked.methods,
-        metavar="M",
-        help=f"NAME or NAME:PARAMETER=VALUE,... of {', '.join(METHODS)}",
-    )
+    add_methods(parser, asked.methods)
     parser.add_argument(
         "--lower", nargs="+", default=asked.lowers, metavar="L", help="lower layers to attribute to"
     )
@@ -161,11 +149,6 @@ def _planted_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of what is planted (default: 0)")
     parser.add_argument("--half", default=asked.half, choices=("all", *HALVES))
     parser.add_argument("--per-neuron", action="store_true", help="also the values of each channel")
-
-
-def _reference_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--references", type=int, default=100, help="pictures (default: 100)")
-    parser.add_argument("--by", default="max", choices=("max", "mean"), help="default: max")
 
 
 COMMANDS = (

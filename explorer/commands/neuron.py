@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from explorer.commands.command import Command, Found
+from explorer.commands.command import Command, Found, add_references
 from explorer.figures import MEDIA, parse
 from explorer.methods.registry import METHODS, method_named
 from explorer.questions import SplitQuestion
@@ -156,8 +156,7 @@ def _scores(found: Alignment) -> dict[str, Any]:
 def _split_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("neuron", help="LAYER:CHANNEL")
     parser.add_argument("--method", default="pure", help=f"one of {', '.join(METHODS)}")
-    parser.add_argument("--references", type=int, default=100, help="pictures (default: 100)")
-    parser.add_argument("--by", default="max", choices=("max", "mean"), help="default: max")
+    add_references(parser)
     parser.add_argument("--no-scores", action="store_true", help="skip the embedder")
     parser.add_argument(
         "--rank", type=int, default=0, metavar="N", help="also the N pictures highest along each"

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from explorer.commands.command import Command, Found, progress
+from explorer.commands.command import Command, Found, add_methods, add_references, progress
 from explorer.images.toy_world import World, write
-from explorer.methods.registry import METHODS
 from explorer.questions import TruthStudy
 from explorer.records import BadInput, ReferenceQuery, Truth, Workspace
 from explorer.session import Session
@@ -177,19 +176,12 @@ def _toy_options(parser: argparse.ArgumentParser) -> None:
 
 def _truth_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layer")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=DEFAULT.methods,
-        metavar="M",
-        help=f"NAME or NAME:PARAMETER=VALUE,... of {', '.join(METHODS)} (default: all)",
-    )
+    add_methods(parser, DEFAULT.methods)
     parser.add_argument("--neurons", type=int, default=100, help="living neurons (default: 100)")
     about = "of the references that a concept must drive to count (default: 0.2)"
     parser.add_argument("--share", type=float, default=DEFAULT.share, help=about)
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
-    parser.add_argument("--references", type=int, default=100, help="pictures (default: 100)")
-    parser.add_argument("--by", default="max", choices=("max", "mean"), help="default: max")
+    add_references(parser)
 
 
 COMMANDS = (
