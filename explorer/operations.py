@@ -10,7 +10,7 @@ from typing import Any
 from explorer import questions
 from explorer.keys import Question
 from explorer.networks import edit_list
-from explorer.networks.dividing import RULES
+from explorer.networks.dividing import FITTED, RULES
 from explorer.questions import SplitQuestion
 from explorer.records import BadInput, EditedNetwork, ImageSet, Neuron, ReferenceQuery, Workspace
 
@@ -19,6 +19,7 @@ MOST_CONCEPTS = 8
 PICTURES = 64
 """Real pictures on which an edited network is compared with the original, unless asked."""
 TAU, SHARE, GAMMA, LEAST, DERIVED = 0.03, 0.75, 0.5, 5, 12
+RULE = FITTED
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Operation:
     method: str = "pure"
     k: int = 0
     references: int = 100
-    rule: str = "balanced"
+    rule: str = RULE
     rho: float = 0.0
 
     @property

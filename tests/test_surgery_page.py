@@ -111,7 +111,7 @@ def test_the_files_are_offered(serve: Serve, answered: Backend) -> None:
     assert len(app.get("download_button")) == 2
     from explorer.operations import operation, renamed
 
-    one = [operation(f"{FIRST}:3~0,2~balanced~0")]
+    one = [operation(f"{FIRST}:3~0,2~fitted~0")]
     found = answered.surgery.edited("tiny", one, Asker("test", "test"))
     assert isinstance(found, EditedNetwork)
     assert json.loads(renamed(found, "new.safetensors"))["file"] == "new.safetensors"
@@ -165,7 +165,7 @@ def test_bad_links_are_said_in_a_sentence(
 
 def test_an_impossible_division_is_a_sentence(serve: Serve, answered: Backend) -> None:
     serve(answered)
-    app = visit(SURGERY, **HERE, edits=f"{FIRST}:3~activations-1-16~balanced~0")
+    app = visit(SURGERY, **HERE, edits=f"{FIRST}:3~activations-1-16~fitted~0")
     press(app, "Divide and judge")
     assert not app.exception
     assert "holds together as one" in words(app)

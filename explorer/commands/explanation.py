@@ -18,7 +18,7 @@ from explorer.explaining import DRAWN, LABELS, LIST, MEASURED, POOLS, Concepts, 
 from explorer.methods.linear_explanation import Params
 from explorer.methods.registry import METHODS
 from explorer.networks.dividing import RULES
-from explorer.operations import Operation, labels_named
+from explorer.operations import RULE, Operation, labels_named
 from explorer.questions import SplitQuestion
 from explorer.records import BadInput, Neuron
 from explorer.session import Session
@@ -215,7 +215,7 @@ def _parts(parser: argparse.ArgumentParser) -> None:
         "--part", type=int, default=None, metavar="V", help="of the divided channel"
     )
     parser.add_argument("--classes", nargs="+", metavar="A", help="of --part: labels to divide by")
-    parser.add_argument("--rule", default="balanced", choices=RULES, help="of --part")
+    parser.add_argument("--rule", default=RULE, choices=RULES, help="of --part")
     parser.add_argument("--rho", type=float, default=0.0, help="of --part (default: 0, chosen)")
     methods = ", ".join(METHODS)
     parser.add_argument("--method", default="pure", help=f"of --virtual and --part: {methods}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from explorer.commands.command import Command, Found
 from explorer.networks.dividing import RULES
-from explorer.operations import PICTURES, Operation, Wanted, labels_named, renamed
+from explorer.operations import PICTURES, RULE, Operation, Wanted, labels_named, renamed
 from explorer.records import (
     BadInput,
     EditedNetwork,
@@ -197,7 +197,7 @@ def _surgery_options(parser: argparse.ArgumentParser) -> None:
     concepts.add_argument("--split", default="", metavar="M", help="virtual neurons of a method")
     parser.add_argument("--k", type=int, default=0, help="virtual neurons (default: 0, automatic)")
     parser.add_argument("--references", type=int, default=100, help="pictures that are split")
-    parser.add_argument("--rule", default="balanced", choices=RULES, help="default: balanced")
+    parser.add_argument("--rule", default=RULE, choices=RULES, help="default: %(default)s")
     parser.add_argument("--rho", type=float, default=0.0, help="0 to 1 (default: 0, chosen)")
     parser.add_argument(
         "--pictures", type=int, default=PICTURES, help=f"to compare on (default: {PICTURES})"

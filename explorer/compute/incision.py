@@ -139,7 +139,7 @@ def _fitted(
     if len(scalpel.row) > WIDEST:
         raise BadInput(
             f"The {rule} rule works on up to {WIDEST:,} inputs per channel, and {scalpel.path} "
-            f"has {len(scalpel.row):,}: choose another rule."
+            f"has {len(scalpel.row):,}: choose another rule, such as balanced."
         )
     folds = [scalpel.moments([each.folds[side] for each in drawn], report) for side in (0, 1)]
     (first, seen), (second, more) = folds
@@ -147,7 +147,7 @@ def _fitted(
     if silent.size:
         raise BadInput(
             f"The channel fires on too few pictures of {concepts[silent[0]].name} for the "
-            f"{rule} rule: choose another concept or another rule."
+            f"{rule} rule: choose another concept or another rule, such as balanced."
         )
     report(0.9, "Fitting the parts")
     values = np.full(1, np.nan, np.float32)

@@ -13,7 +13,8 @@ MASKS = ("balanced", "symmetric", "published")
 """Rules that give each input unit to one concept or to all."""
 FITTED = "fitted"
 """The rule that divides the numbers themselves, by least squares."""
-RULES = (*MASKS, FITTED)
+RULES = (FITTED, *MASKS)
+"""The first is the default: it misplaces least and recovers planted sources best."""
 RHOS = np.round(np.arange(1, 21) * 0.05, 2)
 SHARED = -1
 TINY = 1e-5

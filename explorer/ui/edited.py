@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import streamlit as st
 
-from explorer.operations import Operation, renamed
+from explorer.operations import RULE, Operation, renamed
 from explorer.records import ImageSet, NetworkInfo, Status
 from explorer.ui.places import Look
 from explorer.ui.session import asker, backend
@@ -67,7 +67,7 @@ def command(here: Look, listed: list[Operation]) -> str:
         else:
             concepts = f"--split {each.method} --k {each.k}"
         rho = f" --rho {each.rho:g}" if each.rho else ""
-        rule = "" if each.rule == "balanced" else f" --rule {each.rule}"
+        rule = "" if each.rule == RULE else f" --rule {each.rule}"
         lines.append(
             f"python -m explorer surgery {each.neuron} --workspace {here.ws} {concepts}{rule}{rho} "
             "-o edited.json"

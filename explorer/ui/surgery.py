@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from explorer.methods.registry import METHODS
-from explorer.operations import GAMMA, SHARE, TAU, Operation, Wanted, operation
+from explorer.operations import GAMMA, RULE, SHARE, TAU, Operation, Wanted, operation
 from explorer.records import BadInput, Candidates, ImageSet, Maker, Status
 from explorer.ui import address, pickers
 from explorer.ui.gallery import strips
@@ -17,10 +17,10 @@ from explorer.ui.waiting import waiting
 
 RHOS = ("0", *(f"{step / 20:g}" for step in range(1, 21)))
 RULES = {
+    "fitted": "Fitted",
     "balanced": "Balanced",
     "symmetric": "Symmetric",
     "published": "As published",
-    "fitted": "Fitted",
 }
 EVIDENCE = {"classes": "By labels", "splits": "By splits"}
 INTO = {"classes": "Labels", "split": "Virtual neurons"}
@@ -174,7 +174,7 @@ def form(here: Look, made: Maker, images: ImageSet) -> Operation | None:
         with st.container(width="content"):
             into = pickers.segments("into", "Concepts", INTO, default)
         with st.container(width="content"):
-            rule = pickers.segments("rule", "Rule", RULES, "balanced")
+            rule = pickers.segments("rule", "Rule", RULES, RULE)
         titles = {"0": "Automatic"}
         rho = float(pickers.select("rho", "rho", RHOS, "0", titles, width=130))
     neuron = f"{here.layer}:{channel}"
