@@ -216,6 +216,8 @@ class Backend:
 
         checked = figures.validate(recipe)
         figures.check_format(form)
+        if checked["figure"] == "planted":
+            return self.studies.planted_figure(checked, form, asker)
         neuron = Neuron.parse(checked["workspace"], checked["neuron"])
         info = self.embedder(neuron.workspace, asker, checked["embedder"])
         if isinstance(info, Status):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from explorer import embedders
@@ -11,33 +11,19 @@ from explorer.browse import check_query
 from explorer.keys import Question
 from explorer.methods import variants
 from explorer.methods.params import read_params
-from explorer.planting import HALVES, JOINS, REGIMES
-from explorer.records import BadInput, Layer, ReferenceQuery, Workspace
+from explorer.records import (
+    CHANCE,
+    HALVES,
+    JOINS,
+    REGIMES,
+    BadInput,
+    Layer,
+    Planting,
+    Workspace,
+)
 
 MOST_SOURCES = 4
 MOST_PAIRS = 1000
-
-
-@dataclass(frozen=True)
-class Planting:
-    """A comparison of ``methods`` on channels planted in a layer: ``pairs`` of each of ``regimes``
-    and number of source channels (``groups``), at each of ``mixes``, joined "before" or "after"
-    they are rectified. ``lowers`` are tried for every method that has a lower layer ("": the
-    default one). ``judge`` is the embedder that says how far apart sources are ("": the
-    workspace's own)."""
-
-    layer: str
-    pairs: int = 100
-    methods: tuple[str, ...] = ("pure", "pure:attribution=lrp", "activations", "embedding")
-    lowers: tuple[str, ...] = ("",)
-    regimes: tuple[str, ...] = REGIMES
-    groups: tuple[int, ...] = (2,)
-    mixes: tuple[float, ...] = (1.0,)
-    join: str = JOINS[0]
-    judge: str = ""
-    references: ReferenceQuery = ReferenceQuery()
-    seed: int = 0
-    half: str = "all"
 
 
 def planted(workspace: Workspace, asked: Planting, layer: Layer) -> Question:
@@ -45,7 +31,7 @@ def planted(workspace: Workspace, asked: Planting, layer: Layer) -> Question:
     _check_planting(asked, layer)
     methods = [
         planted
-        for text in dict.fromkeys((*asked.methods, "random"))
+        for text in dict.fromkeys((*asked.methods, CHANCE))
         for planted in _planted_methods(text, asked.lowers, layer)
     ]
     args = {
@@ -63,6 +49,12 @@ def planted(workspace: Workspace, asked: Planting, layer: Layer) -> Question:
     }
     title = f"Comparing {len(methods)} methods on channels planted in {layer.name}"
     return Question("planted", workspace, layer.name, args, title)
+
+
+def figure(study: Question, recipe: Mapping[str, Any], form: str) -> Question:
+    """The figure of a question that ``planted`` made, by its validated recipe."""
+    args = {"planted": study.args, "recipe": dict(recipe), "format": form}
+    return replace(study, kind="planted_figure", args=args, title="Drawing the figure")
 
 
 def _check_planting(asked: Planting, layer: Layer) -> None:

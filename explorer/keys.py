@@ -50,6 +50,7 @@ VERSIONS: dict[str, int] = {
     "plants": 1,
     "divided": 1,
     "planted": 1,
+    "planted_figure": 1,
 }
 """Every kind of question; raise a number when the answers of that kind change."""
 
@@ -66,7 +67,7 @@ BATCH = frozenset(
             "ablation",
             "split_test",
         ),
-        *("candidates", "surgery", "truth", "planted"),
+        *("candidates", "surgery", "truth", "planted", "planted_figure"),
     }
 )
 """Kinds that run behind interactive questions and outlive the tab that asked."""

@@ -14,11 +14,8 @@ from itertools import combinations
 
 import numpy as np
 
-from explorer.records import BadInput, Plant, Scan, Sum
+from explorer.records import CLEAN, JOINS, REGIMES, BadInput, Plant, Scan, Sum
 
-REGIMES = ("far", "near")
-JOINS = ("after", "before")
-CLEAN = "clean"
 PERCENTILE = 99.9
 CLEAR = 0.7
 """A reference is clearly of one source when that gives so much of its value."""
@@ -26,8 +23,6 @@ CLEARLY = 0.6
 """Share of the references that must be clear."""
 LEAST = 0.05
 """A mixture counts where every source still drives this share of the references."""
-HALVES = ("development", "report")
-"""Every second channel of a kind belongs to one: choose by the first, report the other."""
 TRIED = 12
 """Candidates that are tried for each channel to plant, at most so many for each source."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from explorer import benchmark, embedders, questions
-from explorer.benchmark import Planting
 from explorer.desk import Asker, Desk
 from explorer.images import concept_boxes
 from explorer.keys import Identity, Question
@@ -17,7 +17,9 @@ from explorer.records import (
     Distances,
     EmbedderInfo,
     Evaluation,
+    FigureFile,
     Planted,
+    Planting,
     Ranking,
     Status,
     Sweep,
@@ -102,6 +104,30 @@ class Studies:
 
     def planted(self, ws: str, asked: Planting, asker: Asker) -> Planted | Status:
         """Methods compared on channels that are planted in a layer, so that the truth is known."""
+        study = self._planted(ws, asked, asker)
+        return study if isinstance(study, Status) else self._desk.ask(*study, asker, Planted)
+
+    def known_planted(self, ws: str, asked: Planting, asker: Asker) -> Planted | Status | None:
+        """The same, or None where nobody asked for it yet; starts nothing."""
+        study = self._planted(ws, asked, asker)
+        return study if isinstance(study, Status) else self._desk.known(*study, asker, Planted)
+
+    def planted_figure(
+        self, recipe: Mapping[str, Any], form: str, asker: Asker
+    ) -> FigureFile | Status:
+        """The figure of such a comparison; ``recipe`` is validated."""
+        from explorer.figures.planted import planting
+
+        study = self._planted(recipe["workspace"], planting(recipe), asker)
+        if isinstance(study, Status):
+            return study
+        question, identity = study
+        drawn = benchmark.figure(question, recipe, form)
+        return self._desk.ask(drawn, identity, asker, FigureFile)
+
+    def _planted(
+        self, ws: str, asked: Planting, asker: Asker
+    ) -> tuple[Question, Identity] | Status:
         opened = self._desk.open(ws, asker)
         if isinstance(opened, Status):
             return opened
@@ -112,7 +138,7 @@ class Studies:
         if isinstance(info, Status):
             return info
         question = benchmark.planted(opened.workspace, replace(asked, judge=info.used), layer)
-        return self._desk.ask(question, opened.identity, asker, Planted)
+        return question, opened.identity
 
     def ranking(
         self, question: SplitQuestion, virtual: int, count: int, asker: Asker

@@ -13,7 +13,6 @@ from tiny import JUDGE, LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_sett
 
 from explorer.__main__ import main
 from explorer.backend import Asker, Backend
-from explorer.benchmark import Planting
 from explorer.compute import attribution
 from explorer.compute.device_lab import DeviceLab
 from explorer.compute.planted_lab import PlantedLab
@@ -24,7 +23,7 @@ from explorer.images.pictures import view
 from explorer.networks.graph import Network
 from explorer.networks.planting import plant
 from explorer.networks.zoo import load
-from explorer.records import BadInput, ImageSet, Plant, Planted, ReferenceQuery, Sum
+from explorer.records import BadInput, ImageSet, Plant, Planted, Planting, ReferenceQuery, Sum
 from explorer.scores.planted import average, confusion, recovery
 from explorer.session import InlineQueue
 

@@ -10,21 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from explorer import planting
+from explorer import figures, planting
 from explorer.answers.room import Room
 from explorer.compute import clustering
 from explorer.compute.device_lab import DeviceLab
 from explorer.compute.planted_lab import PlantedLab
 from explorer.compute.plants import plants as find_plants
+from explorer.figures.planted import gather
 from explorer.keys import Identity, Question, query_from
 from explorer.lab import Lab, Report
 from explorer.methods.clustered import LARGEST_K
 from explorer.methods.params import read_params
 from explorer.methods.registry import method_named
 from explorer.records import (
+    CEILING,
+    CLEAN,
+    HALVES,
     BadInput,
     Chosen,
     Divided,
+    FigureFile,
     NoCluster,
     Plant,
     Planted,
@@ -34,9 +39,6 @@ from explorer.records import (
     Sum,
 )
 from explorer.scores.planted import average, confusion, recovery
-
-CEILING = "ceiling"
-"""Stands for a method: k-means on the sources themselves, which no method may see."""
 
 SHARED = ("references", "judge", "weights", "regimes", "groups", "mixes", "join", "pairs", "seed")
 """The arguments on which it depends what is planted."""
@@ -102,6 +104,21 @@ def planted(room: Room, question: Question, identity: Identity, report: Report) 
             results[-1].append(room.kept(part, identity, Divided, made))
     spent = {name: lab.clock.seconds[name] - before[name] for name in lab.clock.seconds}
     return _summary(question, kept, results, found.possible, spent)
+
+
+def planted_figure(
+    room: Room, question: Question, identity: Identity, report: Report
+) -> FigureFile:
+    """A figure of methods compared, as a file."""
+    args = question.args
+    about = replace(question, kind="planted", args=args["planted"])
+    found = room.kept(about, identity, Planted, lambda: planted(room, about, identity, report))
+    report(0.9, "Drawing")
+    lab = room.lab(question, identity)
+    methods = args["planted"]["methods"]
+    versions = dict.fromkeys(f"{each['method']}@{each['version']}" for each in methods)
+    material = gather(found, lab.network, lab.images, list(versions))
+    return figures.draw(args["recipe"], material, args["format"])
 
 
 def _divided_args(
@@ -171,7 +188,7 @@ def _summary(
             if picked.any():
                 numbers = confusion(np.full(len(picked), kind[1]), picked, LARGEST_K)[1][0]
                 counts.append(Chosen(method, lower, *kind, tuple(numbers.tolist())))
-            if kind[0] != planting.CLEAN:
+            if kind[0] != CLEAN:
                 rows.append(_row(method, lower, kind, known[here, at], auto[here, at], picked))
                 values.append([np.where(here, each[:, at], np.nan) for each in (known, auto)])
     stacked = np.array(values, np.float32)
@@ -229,7 +246,7 @@ def _half(plants: Sequence[Plant], half: str) -> list[Plant]:
     kept = []
     for plant in plants:
         kind = plant.sum.regime, len(plant.sum.sources), plant.sum.mix
-        if half == "all" or seen[kind] % 2 == planting.HALVES.index(half):
+        if half == "all" or seen[kind] % 2 == HALVES.index(half):
             kept.append(plant)
         seen[kind] += 1
     return kept
@@ -254,4 +271,4 @@ def _between(report: Report, start: float, end: float, what: str) -> Report:
     return within
 
 
-KINDS = {"plants": plants, "planted": planted}
+KINDS = {"plants": plants, "planted": planted, "planted_figure": planted_figure}

@@ -5,18 +5,26 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from explorer import exports
-from explorer.benchmark import Planting
 from explorer.commands.command import Command, Found, add_engine, add_methods, add_references
-from explorer.commands.neuron import add_params, given_params
+from explorer.commands.neuron import add_params, figure_format, given_params, write_figure
 from explorer.methods.registry import METHODS
-from explorer.planting import HALVES, JOINS, REGIMES
 from explorer.questions import SplitQuestion, Study
-from explorer.records import BadInput, Neuron, ReferenceQuery, Sweep
+from explorer.records import (
+    HALVES,
+    JOINS,
+    REGIMES,
+    BadInput,
+    Neuron,
+    Planting,
+    ReferenceQuery,
+    Sweep,
+)
 from explorer.session import Session
 
 DEFAULT = Study("")
@@ -52,6 +60,9 @@ def evaluate(args: argparse.Namespace) -> Found:
 
 
 def planted(args: argparse.Namespace) -> Found:
+    target = Path(args.figure) if args.figure else None
+    if target is not None:
+        figure_format(target)
     session = Session(args)
     asked = Planting(
         layer=args.layer,
@@ -69,7 +80,12 @@ def planted(args: argparse.Namespace) -> Found:
     )
     ask = session.backend
     found = session.wait(lambda: ask.studies.planted(session.ws, asked, session.asker))
-    return exports.planted(found, args.per_neuron)
+    printed = exports.planted(found, args.per_neuron)
+    if target is None:
+        return printed
+    recipe = {"figure": "planted", "workspace": session.ws, **asdict(asked)}
+    write_figure(session, recipe, target)
+    return printed | {"figure": str(target)}
 
 
 def _channels(text: str) -> tuple[int, int] | None:
@@ -149,6 +165,9 @@ def _planted_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of what is planted (default: 0)")
     parser.add_argument("--half", default=asked.half, choices=("all", *HALVES))
     parser.add_argument("--per-neuron", action="store_true", help="also the values of each channel")
+    parser.add_argument(
+        "--figure", default="", metavar="FILE", help="draw it: a .pdf, .svg or .png file"
+    )
 
 
 COMMANDS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -80,20 +81,33 @@ def _ranked(
 
 def figure(args: argparse.Namespace) -> Found:
     target = Path(args.output)
-    form = target.suffix.removeprefix(".").lower()
-    if form not in MEDIA:
-        raise BadInput(f"{target} is no figure file: end its name with .{', .'.join(MEDIA)}.")
+    figure_format(target)
     recipe = parse(_read(Path(args.recipe)))
     if not (args.workspace or args.network or args.images):
         args.workspace = recipe["workspace"]
     session = Session(args)
     recipe["workspace"] = session.ws
+    size = write_figure(session, recipe, target)
+    return {"file": str(target), "bytes": size, "recipe": json.dumps(recipe)}
+
+
+def figure_format(target: Path) -> str:
+    """The format of a figure file by its name's end; BadInput where it is none."""
+    form = target.suffix.removeprefix(".").lower()
+    if form not in MEDIA:
+        raise BadInput(f"{target} is no figure file: end its name with .{', .'.join(MEDIA)}.")
+    return form
+
+
+def write_figure(session: Session, recipe: Mapping[str, Any], target: Path) -> int:
+    """Draw a recipe into a file; how many bytes it has."""
+    form = figure_format(target)
     drawn = session.wait(lambda: session.backend.figure(recipe, form, session.asker))
     try:
         target.write_bytes(drawn.data.tobytes())
     except OSError as error:
         raise Unavailable(f"{target} cannot be written: {error.strerror}.") from error
-    return {"file": str(target), "bytes": int(drawn.data.size), "recipe": json.dumps(recipe)}
+    return int(drawn.data.size)
 
 
 def _read(path: Path) -> str:

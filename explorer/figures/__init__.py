@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer.figures import virtual_neurons
+from explorer.figures import planted, virtual_neurons
 from explorer.figures.recipe import quoted
 from explorer.records import BadInput, FigureFile
 
@@ -43,11 +43,13 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class FigureType:
-    """A kind of figure. ``defaults`` holds every key that its recipe may have beside ``figure``
-    (None: must be given); ``check`` raises BadInput for a value that cannot be drawn and returns
-    the recipe complete; ``draw`` makes the figure from recipe, material and format."""
+    """A kind of figure. ``subject`` is the key of its recipe that says what is shown; ``defaults``
+    holds every key that its recipe may have beside ``figure`` (None: must be given); ``check``
+    raises BadInput for a value that cannot be drawn and returns the recipe complete; ``draw`` makes
+    the figure from recipe, material and format."""
 
     title: str
+    subject: str
     defaults: Mapping[str, Any]
     check: Callable[[dict[str, Any]], dict[str, Any]]
     draw: Callable[[Mapping[str, Any], Any, str], Figure]
@@ -56,10 +58,18 @@ class FigureType:
 FIGURES: dict[str, FigureType] = {
     "virtual_neurons": FigureType(
         title="Virtual neurons side by side",
+        subject="neuron",
         defaults=virtual_neurons.DEFAULTS,
         check=virtual_neurons.check,
         draw=virtual_neurons.draw,
-    )
+    ),
+    "planted": FigureType(
+        title="Methods judged on planted channels",
+        subject="layer",
+        defaults=planted.DEFAULTS,
+        check=planted.check,
+        draw=planted.draw,
+    ),
 }
 """Every figure type by the name that recipes use."""
 
@@ -113,7 +123,8 @@ def draw(recipe: Mapping[str, Any], material: Any, form: str) -> FigureFile:
     with rc_context(_STYLE):
         figure = FIGURES[recipe["figure"]].draw(recipe, material, form)
         figure.savefig(buffer, format=form, dpi=PNG_DPI, metadata=_metadata(recipe, form))
-    name = re.sub(r"[^\w.-]+", "-", f"{recipe['workspace']}-{recipe['neuron']}-{recipe['figure']}")
+    subject = recipe[FIGURES[recipe["figure"]].subject]
+    name = re.sub(r"[^\w.-]+", "-", f"{recipe['workspace']}-{subject}-{recipe['figure']}")
     return FigureFile(f"{name}.{form}", MEDIA[form], np.frombuffer(buffer.getvalue(), np.uint8))
 
 

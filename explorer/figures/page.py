@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTHS = {"single": 3.3, "double": 6.9}
@@ -56,12 +57,20 @@ class Page:
         )
         self._frame()
 
-    def bar(self, left: float, top: float, width: float, height: float, colour: str) -> None:
-        """Fill a rectangle, beneath pictures."""
+    def bar(
+        self, left: float, top: float, width: float, height: float, colour: str, **look: Any
+    ) -> None:
+        """Fill a rectangle, beneath pictures; ``look`` goes to matplotlib."""
         from matplotlib.patches import Rectangle
 
-        box = Rectangle((left, top), width, height, facecolor=colour, linewidth=0, zorder=0)
-        self._axes.add_patch(box)
+        look = {"linewidth": 0, "zorder": 0, **look}
+        self._axes.add_patch(Rectangle((left, top), width, height, facecolor=colour, **look))
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """A plot of its own in a rectangle."""
+        bottom = self._height - top - height
+        box = left / self._width, bottom / self._height, width / self._width, height / self._height
+        return self.figure.add_axes(box)
 
     def text(self, words: str, left: float, top: float, size: float, **look: Any) -> None:
         """Set one line of ``size`` points below ``top``; ``look`` goes to matplotlib."""
@@ -107,6 +116,15 @@ def fitting(variants: Sequence[Sequence[str]], size: float, width: float) -> Seq
         if all(text_width(line, size) <= width for line in lines):
             return lines
     return variants[-1]
+
+
+def shortened(words: str, size: float, width: float) -> str:
+    """The words, cut off where they do not fit ``width`` inches."""
+    if text_width(words, size) <= width:
+        return words
+    while words and text_width(f"{words}…", size) > width:
+        words = words[:-1]
+    return f"{words}…"
 
 
 def wrap(parts: Sequence[str], size: float, width: float) -> list[str]:

@@ -27,6 +27,15 @@ def check_object(recipe: Mapping[str, Any], key: str) -> None:
         raise BadInput(f"The recipe's '{key}' is an object, not {quoted(recipe[key])}.")
 
 
+def check_list(recipe: Mapping[str, Any], key: str, *kinds: type) -> None:
+    value = recipe[key]
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise BadInput(f"The recipe's '{key}' is a list, not {quoted(value)}.")
+    for each in value:
+        if type(each) not in kinds:
+            raise BadInput(f"The recipe's '{key}' cannot hold {quoted(each)}.")
+
+
 def check_whole(recipe: Mapping[str, Any], key: str, low: int, high: int) -> None:
     value = recipe[key]
     if type(value) is not int or not low <= value <= high:

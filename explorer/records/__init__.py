@@ -47,11 +47,18 @@ from explorer.records.meaning import (
     SplitTestRow,
 )
 from explorer.records.planted import (
+    CEILING,
+    CHANCE,
+    CLEAN,
+    HALVES,
+    JOINS,
+    REGIMES,
     Chosen,
     Divided,
     Plant,
     Planted,
     PlantedRow,
+    Planting,
     Plants,
     Sum,
 )
@@ -90,7 +97,13 @@ SCHEMA = 1
 """Version of the stored form of these records. It is part of every key: raise it on any change."""
 
 __all__ = [
+    "CEILING",
+    "CHANCE",
+    "CLEAN",
+    "HALVES",
+    "JOINS",
     "PRECISIONS",
+    "REGIMES",
     "SCHEMA",
     "Ablation",
     "Alignment",
@@ -133,6 +146,7 @@ __all__ = [
     "Plant",
     "Planted",
     "PlantedRow",
+    "Planting",
     "Plants",
     "Preprocess",
     "Projection",

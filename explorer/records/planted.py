@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from explorer.records.answers import ReferenceQuery
+
+REGIMES = ("far", "near")
+JOINS = ("after", "before")
+HALVES = ("development", "report")
+"""Every second channel of a kind belongs to one: choose by the first, report the other."""
+CLEAN = "clean"
+"""Stands for a regime: sources left as they were."""
+CEILING, CHANCE = "ceiling", "random"
+"""Stand for methods: k-means on the sources themselves, which no method may see; labels by lot."""
+
+
+@dataclass(frozen=True)
+class Planting:
+    """A comparison of ``methods`` on channels planted in a layer: ``pairs`` of each of ``regimes``
+    and number of source channels (``groups``), at each of ``mixes``, joined "before" or "after"
+    they are rectified. ``lowers`` are tried for every method that has a lower layer ("": the
+    default one). ``judge`` is the embedder that says how far apart sources are ("": the
+    workspace's own); ``half`` is "all" or one of HALVES."""
+
+    layer: str
+    pairs: int = 100
+    methods: tuple[str, ...] = ("pure", "pure:attribution=lrp", "activations", "embedding")
+    lowers: tuple[str, ...] = ("",)
+    regimes: tuple[str, ...] = REGIMES
+    groups: tuple[int, ...] = (2,)
+    mixes: tuple[float, ...] = (1.0,)
+    join: str = JOINS[0]
+    judge: str = ""
+    references: ReferenceQuery = field(default_factory=ReferenceQuery)
+    seed: int = 0
+    half: str = "all"
 
 
 @dataclass(frozen=True)
