@@ -109,6 +109,25 @@ def planted(found: Planted, per_neuron: bool = False) -> dict[str, Any]:
     }
 
 
+def plants(found: Planted) -> list[dict[str, Any]]:
+    """The values behind the means: one row per method and planted channel."""
+    return [
+        {
+            "method": row.method,
+            "lower": row.lower,
+            "regime": made.regime,
+            "sources": "+".join(map(str, made.sources)),
+            "mix": made.mix,
+            "distance": made.distance,
+            "ari": float(found.known[at, place]),
+            "auto_ari": float(found.auto[at, place]),
+        }
+        for at, row in enumerate(found.rows)
+        for place, made in enumerate(found.sums)
+        if (made.regime, len(made.sources), made.mix) == (row.regime, row.groups, row.mix)
+    ]
+
+
 def _kind(row: PlantedRow) -> str:
     """What is planted, such as "near", "near, 3 sources" or "far, mix 0.5"."""
     more = f", {row.groups} sources" if row.groups != 2 else ""

@@ -1,4 +1,4 @@
-"""Methods compared: on one neuron, or on a sample of a layer's neurons."""
+"""Methods compared: on one neuron, on a sample of a layer's neurons, on planted ones."""
 
 from explorer.ui import frame
 
@@ -7,12 +7,12 @@ frame.guard()
 import streamlit as st
 
 from explorer.records import Status
-from explorer.ui import compare, neuron, pickers, sample
+from explorer.ui import compare, neuron, pickers, planted, sample
 from explorer.ui.gallery import mark
 from explorer.ui.places import look
 from explorer.ui.waiting import waiting
 
-SCOPES = {"neuron": "One neuron", "layer": "A sample of the layer"}
+SCOPES = {"neuron": "One neuron", "layer": "A sample of the layer", "planted": "Planted neurons"}
 
 
 def page() -> None:
@@ -26,6 +26,9 @@ def page() -> None:
         scope = pickers.segments("compare", "Compare", SCOPES, "neuron")
     if scope == "layer":
         sample.show(here.ws, here.network.layer(here.layer))
+        return
+    if scope == "planted":
+        planted.show(here.ws, here.network.layer(here.layer))
         return
     about = neuron.subject_of(here, here.network)
     if about is not None:

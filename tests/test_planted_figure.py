@@ -42,9 +42,7 @@ def found(*rows: PlantedRow) -> Planted:
     )
     none = np.zeros((len(rows), 0), np.float32)
     query = ReferenceQuery(count=12)
-    return Planted(
-        LAYER, query, 0, "report", "after", JUDGE, rows, chosen, (), none, none, {}, {}
-    )
+    return Planted(LAYER, query, 0, "report", "after", JUDGE, rows, chosen, (), none, none, {}, {})
 
 
 ROWS = (
@@ -84,7 +82,7 @@ def test_a_recipe_is_a_planting_and_back() -> None:
         ({"pairs": -1}, "'pairs' is a whole number"),
         ({"methods": "pure"}, "'methods' is a list"),
         ({"methods": []}, "'methods' is a list"),
-        ({"groups": [2, "3"]}, '\'groups\' cannot hold "3"'),
+        ({"groups": [2, "3"]}, "'groups' cannot hold \"3\""),
         ({"mixes": [True]}, "'mixes' cannot hold true"),
         ({"half": 1}, "'half' is a text"),
         ({"references": {"top": 5}}, '"top"'),

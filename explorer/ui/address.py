@@ -28,7 +28,7 @@ NAMES = (
     *("sort", "order", "show", "find", "text"),
     *("concepts", "pool", "longest", "tolerance", "inhibitory", "typed", "ranges", "parts"),
     *("compare", "methods", "judge", "pair", "judges", "sample", "ks", "count", "draw", "at"),
-    *("measure", "before"),
+    *("measure", "before", "pairs", "sources", "mix", "join", "half", "level"),
     *("edits", "into", "groups", "rule", "rho", "evidence", "tau", "share", "gamma"),
 )
 OF_A_NEURON = ("page", "picture", "a", "b")

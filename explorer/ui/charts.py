@@ -22,13 +22,24 @@ def matrix(
 ) -> go.Figure:
     """Numbers f64[R,C] up to 1 as a shaded table; NaN is left blank."""
     text = [["" if np.isnan(each) else f"{each:.2f}" for each in line] for line in values]
+    return shaded(np.where(np.isnan(values), low, values), text, rows, columns, low, height)
+
+
+def shaded(
+    values: np.ndarray,
+    text: Sequence[Sequence[str]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    low: float,
+    height: int,
+) -> go.Figure:
+    """A table of words on shades of the values f64[R,C] from ``low`` to 1."""
     figure = go.Figure(
         go.Heatmap(
-            z=np.where(np.isnan(values), low, values),
+            z=values,
             x=list(columns),
             y=list(rows),
             text=text,
-            texttemplate="%{text}",
             hovertemplate="%{y} · %{x}: %{text}<extra></extra>",
             colorscale=SCALE,
             zmin=low,
@@ -38,9 +49,16 @@ def matrix(
             ygap=2,
         )
     )
+    for at, line in enumerate(text):
+        for across, words in enumerate(line):  # in the theme's own ink, where the shade is faint
+            strong = values[at, across] > (1 + low) / 2
+            look = {"font": {"color": "white"}} if strong else {}
+            figure.add_annotation(x=across, y=at, text=words, showarrow=False, **look)
     figure.update_layout(**layout(height))
     figure.update_xaxes(side="top", type="category", fixedrange=True, showgrid=False, ticks="")
-    figure.update_yaxes(autorange="reversed", fixedrange=True, showgrid=False, ticks="")
+    figure.update_yaxes(
+        autorange="reversed", type="category", fixedrange=True, showgrid=False, ticks=""
+    )
     return figure
 
 

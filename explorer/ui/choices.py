@@ -59,7 +59,7 @@ def title_of(name: str) -> str:
     return f"{method.title} · {', '.join(given)}" if given else method.title
 
 
-def judge(ws: str) -> str:
+def judge(ws: str, about: str = "The embedder whose distances judge every method") -> str:
     """The picker of one judge; "" is the workspace's own embedder."""
     titles = backend().studies.judges(ws)
     own = next(iter(titles.values()))
@@ -70,7 +70,7 @@ def judge(ws: str) -> str:
         ["", *options],
         format_func=lambda each: titles.get(each, each) if each else own,
         accept_new_options=True,
-        help="The embedder whose distances judge every method; any name that --embedder takes.",
+        help=f"{about}; any name that --embedder takes.",
         **pickers.bind("judge", value),
     )
     return value

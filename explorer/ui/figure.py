@@ -49,31 +49,35 @@ def split_command(question: SplitQuestion) -> str:
 def popover(question: SplitQuestion, view: str) -> None:
     """The button and what it opens."""
     with st.popover("Figure", type="primary", icon=":material/image:"):
-        recipe = recipe_of(question, view)
-        text = json.dumps(recipe, indent=2)
-        form = st.segmented_control(
-            "Format", list(FORMATS), default="pdf", required=True, format_func=FORMATS.get
-        )
-        wanted = (text, form)
-        if st.button("Draw the figure", type="primary", icon=":material/brush:"):
-            st.session_state["figure"] = wanted
-        if st.session_state.get("figure") == wanted:
-            with section():
-                _drawn(recipe, str(form))
-        st.markdown("**The same from the command line**")
-        st.code(f"python -m explorer figure recipe.json -o figure.{form}", language="shell")
-        st.download_button(
-            "recipe.json",
-            text,
-            "recipe.json",
-            "application/json",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-        with st.expander("Recipe"):
-            st.code(text, language="json")
+        offered(recipe_of(question, view))
         st.markdown("**The numbers of this split**")
         st.code(split_command(question), language="shell")
+
+
+def offered(recipe: dict[str, Any]) -> None:
+    """The figure of a recipe in any format, the recipe, and the command that draws it."""
+    text = json.dumps(recipe, indent=2)
+    form = st.segmented_control(
+        "Format", list(FORMATS), default="pdf", required=True, format_func=FORMATS.get
+    )
+    wanted = (text, form)
+    if st.button("Draw the figure", type="primary", icon=":material/brush:"):
+        st.session_state["figure"] = wanted
+    if st.session_state.get("figure") == wanted:
+        with section():
+            _drawn(recipe, str(form))
+    st.markdown("**The same from the command line**")
+    st.code(f"python -m explorer figure recipe.json -o figure.{form}", language="shell")
+    st.download_button(
+        "recipe.json",
+        text,
+        "recipe.json",
+        "application/json",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    with st.expander("Recipe"):
+        st.code(text, language="json")
 
 
 def _drawn(recipe: dict[str, Any], form: str) -> None:

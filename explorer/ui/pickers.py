@@ -95,6 +95,13 @@ def several(
     return chosen
 
 
+def whole(name: str, label: str, default: int, low: int, high: int, help: str) -> int:
+    """A field for a whole number."""
+    value = address.integer(name, default, low, high, label.lower())
+    st.number_input(label, low, high, help=help, **bind(name, value))
+    return default if value is None else value
+
+
 def page_number(pages: int, name: str = "page") -> int:
     """The page of a list, 1 to ``pages``; draws nothing when there is only one."""
     value = address.integer(name, 1, 1, max(pages, 1), "page") or 1

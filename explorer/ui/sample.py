@@ -12,7 +12,7 @@ import streamlit as st
 from explorer import exports
 from explorer.backend import Study
 from explorer.records import Evaluation, EvaluationRow, Layer, ReferenceQuery, Status
-from explorer.ui import address, charts, choices, pickers
+from explorer.ui import charts, choices, pickers
 from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
@@ -70,16 +70,18 @@ def _form(ws: str, layer: Layer) -> Study:
         )
     narrow = st.grid(6, min_column_width=120)
     with narrow.cell():
-        neurons = _number("sample", "Neurons", 100, 1, MOST_NEURONS, "Living ones, drawn by lot")
+        neurons = pickers.whole(
+            "sample", "Neurons", 100, 1, MOST_NEURONS, "Living ones, drawn by lot"
+        )
     with narrow.cell(column_span=2):
         ks = pickers.several("ks", "k", KS, [str(k) for k in DEFAULT.ks], pills=True)
     with narrow.cell():
-        count = _number("count", "References", 100, 5, 1000, "Pictures of each neuron")
+        count = pickers.whole("count", "References", 100, 5, 1000, "Pictures of each neuron")
     with narrow.cell():
         titles = {"max": "Maximum", "mean": "Mean"}
         by = pickers.select("by", "Ranked by", list(titles), "max", titles)
     with narrow.cell():
-        draw = _number("draw", "Draw", 0, 0, 2**31 - 1, "Seed of the sample")
+        draw = pickers.whole("draw", "Draw", 0, 0, 2**31 - 1, "Seed of the sample")
     return Study(
         layer=layer.name,
         methods=tuple(names),
@@ -89,12 +91,6 @@ def _form(ws: str, layer: Layer) -> Study:
         references=ReferenceQuery(by=by, count=count),
         seed=draw,
     )
-
-
-def _number(name: str, label: str, default: int, low: int, high: int, help: str) -> int:
-    value = address.integer(name, default, low, high, label.lower())
-    st.number_input(label, low, high, help=help, **pickers.bind(name, value))
-    return value
 
 
 def _start(study: Study) -> None:

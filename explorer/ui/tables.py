@@ -15,9 +15,9 @@ _table = component("table")
 
 @dataclass(frozen=True)
 class Column:
-    """``kind`` of cell: text, number (a text, set flush right), pictures ((source, name), ...),
-    bar ({fill 0 to 1, text, colour}) or badge ({text, tone: good, busy or off}). ``minor`` ones
-    are left out where there is little room."""
+    """``kind`` of cell: text, wide (a text that takes the room left), number (a text, set flush
+    right), pictures ((source, name), ...), bar ({fill 0 to 1, text, colour}) or badge ({text, tone:
+    good, busy or off}). ``minor`` ones are left out where there is little room."""
 
     id: str
     title: str
