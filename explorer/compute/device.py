@@ -31,6 +31,12 @@ def choose_device(setting: str = "auto") -> torch.device:
     return device
 
 
+def threads() -> int:
+    """How many threads a network runs on here, on a CPU."""
+    _tune()
+    return torch.get_num_threads()
+
+
 @cache
 def _tune() -> None:
     """Once per process, before the first forward pass.

@@ -7,13 +7,15 @@ they exchange pickles; nothing that a person gave the explorer is unpickled.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
+from explorer.compute.device import threads
 from explorer.records import ExplorerError, Unavailable
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +29,9 @@ AHEAD = 4
 ATTEMPTS = 3
 GLANCE_SECONDS = 1.0
 REACH_SECONDS = 5.0
+SETTINGS = b"\x04"
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
+"""How HTTP/2, which Ray's client server speaks, begins on either side: with a frame of settings."""
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 Task = TypeVar("Task")
@@ -35,14 +40,20 @@ Answer = TypeVar("Answer")
 
 class Cluster:
     """A connection to Ray, for as long as the context lasts: ``ray`` starts one on this machine,
-    ``ray://HOST:PORT`` asks the one whose client server listens there. One actor for each GPU, or
-    for each CPU where there is none or ``device`` is "cpu"."""
+    ``ray://HOST:PORT`` asks the one whose client server listens there. One actor for each GPU, or,
+    where there is none or ``device`` is "cpu", for as many cores as this process has threads:
+    rounding depends on their number, and an actor is to find what this process would.
+    """
 
     def __init__(self, address: str, device: str) -> None:
         self._ray = _connected(address)
-        resources = self._ray.cluster_resources()
-        self.gpus = device != "cpu" and int(resources.get("GPU", 0)) > 0
-        self.actors = max(1, int(resources.get("GPU" if self.gpus else "CPU", 1)))
+        found = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        gpus = 0 if device == "cpu" else sum(int(each.get("GPU", 0)) for each in found)
+        self.gpus = gpus > 0
+        self._threads = threads()
+        cores = [int(each.get("CPU", 0)) for each in found]
+        self._cores = 1 if self.gpus else max(1, min(self._threads, max(cores, default=1)))
+        self.actors = max(1, gpus or sum(each // self._cores for each in cores))
 
     def __enter__(self) -> Cluster:
         return self
@@ -73,7 +84,7 @@ class Cluster:
         A lost actor is replaced and its tasks done again; Unavailable when a task has taken three
         with it. What a task raises is raised here.
         """
-        crew = _Crew(self._ray, min(self.actors, len(tasks)), self.gpus, make, args)
+        crew = _Crew(self._ray, min(self.actors, len(tasks)), self._each(), make, args)
         waiting = enumerate(tasks)
         ready: dict[int, Any] = {}
         given = 0
@@ -93,15 +104,27 @@ class Cluster:
         finally:
             crew.end()
 
+    def _each(self) -> dict[str, Any]:
+        """What an actor is given."""
+        if self.gpus:
+            return {"num_cpus": 1, "num_gpus": 1}
+        variables = {"OMP_NUM_THREADS": str(self._threads)}
+        return {"num_cpus": self._cores, "runtime_env": {"env_vars": variables}}
+
 
 class _Crew:
     """The actors of one kind of work, and what each is at."""
 
     def __init__(
-        self, ray: Any, size: int, gpus: bool, make: Callable[..., Any], args: tuple[Any, ...]
+        self,
+        ray: Any,
+        size: int,
+        each: Mapping[str, Any],
+        make: Callable[..., Any],
+        args: tuple[Any, ...],
     ) -> None:
         self._ray = ray
-        self._kind = ray.remote(_Actor).options(num_cpus=1, num_gpus=int(gpus))
+        self._kind = ray.remote(_Actor).options(**each)
         self._about = (make, ray.put(args))
         self._tasks: dict[Any, tuple[int, Any, Any]] = {}  # reference -> number, task, actor
         self._attempts: dict[int, int] = {}
@@ -223,6 +246,11 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _reach(address: str) -> None:
-    """Raise OSError soon where nobody answers; Ray itself tries for minutes."""
+    """Raise OSError soon where nothing answers, or something else; Ray itself tries for long."""
     host, _, port = address.removeprefix(f"{SCHEME}://").rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+    with socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return
+        connection.sendall(GREETING)
+        if connection.recv(9)[3:4] != SETTINGS:
+            raise OSError("what answers there is no client server of Ray")
