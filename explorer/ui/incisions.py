@@ -195,7 +195,7 @@ def _fractions(found: Incision, number: int) -> None:
 
 
 def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}"
+    return "–" if np.isnan(value) else f"{round(float(value), 2) + 0.0:.2f}"  # no -0.00
 
 
 def densities(found: Incision) -> go.Figure:
