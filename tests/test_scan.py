@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from explorer.images.pictures import view
 from explorer.images.sets import open_set
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
-from explorer.records import ImageSet, OutOfMemory, Preprocess, Scan
+from explorer.records import Cancelled, ImageSet, OutOfMemory, Preprocess, Scan
 from explorer.session import InlineQueue
 
 LAYERS = (LOWER, LAYER)
@@ -129,22 +131,67 @@ def test_a_scan_in_bf16_is_another_scan_and_says_so(tmp_path: Path) -> None:
     assert ["bf16" in notice for notice in notices] == [False, True]
 
 
-def test_a_picture_that_takes_too_long_is_set_aside(
-    network: Network, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = scanned(network, images, tmp_path / "whole")[LAYER]
-    slow, let_go = images.paths[20], threading.Event()
+@pytest.fixture
+def slow(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A picture that does not decode as long as the test lasts."""
+    path, let_go = images.paths[20], threading.Event()
 
-    def hanging(root: str, path: str, preprocess: Preprocess) -> np.ndarray:
-        if path == slow:
+    def hanging(root: str, now: str, preprocess: Preprocess) -> np.ndarray:
+        if now == path:
             let_go.wait(60)
-        return view(root, path, preprocess)
+        return view(root, now, preprocess)
 
     monkeypatch.setattr(decoding, "view", hanging)
-    monkeypatch.setattr(decoding, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(decoding, "GLANCE_SECONDS", 0.05)
-    found = scanned(network, images, tmp_path / "slow")[LAYER]
+    yield path
     let_go.set()
+
+
+def test_a_scan_that_waits_for_a_picture_reports_and_can_be_stopped(
+    network: Network, images: ImageSet, tmp_path: Path, slow: str
+) -> None:
+    told: list[str] = []
+
+    def report(fraction: float, message: str) -> None:
+        told.append(message)
+        if len(told) == 3:
+            raise Cancelled("Stopped.")
+
+    layers = [network.info.layer(name) for name in LAYERS]
+    arrays = ScanArrays(tmp_path / "scan")
+    with pytest.raises(Cancelled), arrays.writer(layers, len(images)) as writer:
+        scan(network, images, writer, report)
+    assert told == ["0 of 42 pictures"] * 3
+    assert not [each for each in threading.enumerate() if "decode" in each.name and not each.daemon]
+
+
+def test_a_process_ends_though_a_picture_still_decodes() -> None:
+    code = (
+        "import threading\n"
+        "from explorer.compute import decoding\n"
+        "from explorer.records import Preprocess\n"
+        "decoding.view = lambda *_: threading.Event().wait()\n"
+        "decoding.PATIENCE_SECONDS = decoding.GLANCE_SECONDS = 0.1\n"
+        "look = Preprocess(8, 8, 'bilinear', (0, 0, 0), (1, 1, 1))\n"
+        "(views,) = decoding.Decoder('.', look, 4).batches(['slow.png'])\n"
+        "print(views.unreadable[0][2])"
+    )
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "was not decoded in" in run.stdout
+
+
+def test_a_picture_that_takes_too_long_is_set_aside(
+    network: Network,
+    images: ImageSet,
+    tmp_path: Path,
+    slow: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "PATIENCE_SECONDS", 0.5)
+    found = scanned(network, images, tmp_path / "slow")[LAYER]
+    monkeypatch.setattr(decoding, "view", view)
+    whole = scanned(network, images, tmp_path / "whole")[LAYER]
     assert {path for path, _ in found.skipped} == {slow, "disc/07.png"}
     assert "was not decoded in" in dict(found.skipped)[slow]
     others = found.valid

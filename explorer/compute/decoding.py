@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Thread
 
 import numpy as np
 import torch
@@ -40,6 +42,7 @@ class _Task:
     paths: Sequence[str]
     at: str = ""
     since: float = field(default_factory=time.monotonic)
+    made: Future[Views] = field(default_factory=Future)
 
 
 class Decoder:
@@ -61,46 +64,72 @@ class Decoder:
         self._pinned = pinned
         self._given_up: set[str] = set()
 
-    def batches(self, paths: Sequence[str]) -> Iterator[Views]:
-        """The pictures at ``paths``, relative to the root, in their order."""
-        waiting: deque[tuple[_Task, Future[Views]]] = deque()
-        self._pool = self._new_pool()
+    def batches(
+        self, paths: Sequence[str], idle: Callable[[], None] = lambda: None
+    ) -> Iterator[Views]:
+        """The pictures at ``paths``, relative to the root, in their order. ``idle`` is called each
+        second of waiting; what it raises ends the work."""
+        waiting: deque[_Task] = deque()
+        self._crew = self._new_crew()
         try:
             for first in range(0, len(paths), self._batch):
-                task = _Task(paths[first : first + self._batch])
-                waiting.append((task, self._pool.submit(self._decode, task)))
+                waiting.append(_Task(paths[first : first + self._batch]))
+                self._crew.put(waiting[-1])
                 if len(waiting) >= AHEAD + self._threads:
-                    yield self._next(waiting)
+                    yield self._next(waiting, idle)
             while waiting:
-                yield self._next(waiting)
+                yield self._next(waiting, idle)
         finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._dismiss(waiting)
 
-    def _new_pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+    def _new_crew(self) -> SimpleQueue[_Task | None]:
+        """Threads that decode what is put into the queue, until they find None. The process may end
+        before they do: one may hang."""
+        queue: SimpleQueue[_Task | None] = SimpleQueue()
+        for _ in range(self._threads):
+            Thread(target=self._work, args=(queue,), name="decode", daemon=True).start()
+        return queue
 
-    def _next(self, waiting: deque[tuple[_Task, Future[Views]]]) -> Views:
+    def _work(self, queue: SimpleQueue[_Task | None]) -> None:
+        while (task := queue.get()) is not None:
+            if not task.made.set_running_or_notify_cancel():
+                continue
+            try:
+                task.made.set_result(self._decode(task))
+            except BaseException as error:  # noqa: BLE001 - raised where the batch is waited for
+                task.made.set_exception(error)
+
+    def _dismiss(self, waiting: Iterable[_Task]) -> None:
+        """Let the threads end after what they are at; nothing else is begun."""
+        for task in waiting:
+            task.made.cancel()
+        for _ in range(self._threads):
+            self._crew.put(None)
+
+    def _next(self, waiting: deque[_Task], idle: Callable[[], None]) -> Views:
         """The first batch, once it is there. A picture that takes too long is given up, and the
         thread that is at it left to itself."""
         while True:
-            task, future = waiting[0]
+            task = waiting[0]
             try:
-                views = future.result(GLANCE_SECONDS)
+                views = task.made.result(GLANCE_SECONDS)
             except NotYet:
                 if task.at and time.monotonic() - task.since > PATIENCE_SECONDS:
                     self._given_up.add(task.at)
                     self._start_over(waiting)
+                idle()
                 continue
             waiting.popleft()
             return views
 
-    def _start_over(self, waiting: deque[tuple[_Task, Future[Views]]]) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = self._new_pool()
-        for number, (old, future) in enumerate(waiting):
-            if not future.done() or future.cancelled():
-                task = _Task(old.paths)
-                waiting[number] = (task, self._pool.submit(self._decode, task))
+    def _start_over(self, waiting: deque[_Task]) -> None:
+        """Have new threads do what is not done."""
+        self._dismiss(waiting)
+        self._crew = self._new_crew()
+        for number, task in enumerate(waiting):
+            if not task.made.done() or task.made.cancelled():
+                waiting[number] = _Task(task.paths)
+                self._crew.put(waiting[number])
 
     def _decode(self, task: _Task) -> Views:
         side = self._preprocess.crop

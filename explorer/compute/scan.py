@@ -35,10 +35,15 @@ Piece = tuple[Reduced, tuple[Unreadable, ...]]
 def scan(network: Network, images: ImageSet, writer: ScanWriter, report: Report) -> None:
     """Fill what the writer misses; pictures that cannot be read are recorded in it.
 
-    ``report`` is called between batches.
+    ``report`` is called between batches, and each second in which a picture is waited for.
     """
+
+    def idle() -> None:
+        _tell(writer, report)
+
     for start, end in writer.gaps:
-        fill(pieces(network, images.root, images.paths[start:end], writer.layers), writer, report)
+        paths = images.paths[start:end]
+        fill(pieces(network, images.root, paths, writer.layers, idle), writer, report)
     writer.finish()
 
 
@@ -46,8 +51,12 @@ def fill(found: Iterable[Piece], writer: ScanWriter, report: Report) -> None:
     """Write pieces in the order of their pictures, reporting after each."""
     for reduced, unreadable in found:
         writer.append(reduced, unreadable)
-        done = writer.images - writer.missing
-        report(done / writer.images, f"{done:,} of {writer.images:,} pictures")
+        _tell(writer, report)
+
+
+def _tell(writer: ScanWriter, report: Report) -> None:
+    done = writer.images - writer.missing
+    report(done / writer.images, f"{done:,} of {writer.images:,} pictures")
 
 
 def scan_on(
@@ -95,9 +104,14 @@ def _half(values: np.ndarray) -> np.ndarray:
 
 
 def pieces(
-    network: Network, root: str, paths: Sequence[str], layers: Sequence[str]
+    network: Network,
+    root: str,
+    paths: Sequence[str],
+    layers: Sequence[str],
+    idle: Callable[[], None] = lambda: None,
 ) -> Iterator[Piece]:
-    """What layers find in the pictures at ``paths`` under ``root``, batch by batch.
+    """What layers find in the pictures at ``paths`` under ``root``, batch by batch; ``idle`` is
+    called each second in which one is waited for.
 
     While the device works on a batch, the next ones are decoded; on a CUDA device nothing waits
     for a batch before the next is under way.
@@ -107,7 +121,7 @@ def pieces(
     size = CUDA_BATCH if cuda else BATCH
     decoder = Decoder(root, network.info.preprocess, size, threads, pinned=cuda)
     under_way: deque[tuple[Views, Callable[[], Reduced]]] = deque()
-    for views in decoder.batches(paths):
+    for views in decoder.batches(paths, idle):
         under_way.append((views, launch(network, views.pixels, layers)))
         if len(under_way) > cuda:
             yield _piece(*under_way.popleft())
