@@ -155,6 +155,23 @@ def test_batches_halve_where_memory_is_short(
     assert lab.relevance(asked[0], lower, "lrp", silent).any()
 
 
+def test_neurons_that_cite_one_picture_halve_too(
+    lab: DeviceLab, lower: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relevance, asked = grouped.attributing(lab.model, lab.maps, (lower.name, LAYER), "lrp"), []
+
+    def scarce(pictures: np.ndarray, channels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        asked.append((len(pictures), len(channels)))
+        if len(channels) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return relevance(pictures, channels, rows)
+
+    task = (np.array([2, 5]), np.arange(12), np.repeat([0, 1], 6))
+    (whole,), (parts,) = (grouped.here(each)([task], lambda: None) for each in (relevance, scarce))
+    np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-6)
+    assert asked == [(2, 12), (1, 6), (1, 3), (1, 3), (1, 6), (1, 3), (1, 3)]
+
+
 def test_memory_for_not_one_picture_is_said_in_a_sentence(
     lab: DeviceLab, lower: Layer, scarce: Callable[[int], None]
 ) -> None:

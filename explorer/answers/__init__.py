@@ -28,6 +28,7 @@ from explorer.answers.room import Room
 from explorer.keys import Identity, Question, key, question_from
 from explorer.lab import Report
 from explorer.networks.identity import identity as network_identity
+from explorer.records import OutOfMemory
 from explorer.settings import Settings
 from explorer.store import Store
 
@@ -51,7 +52,8 @@ KINDS: dict[str, Answer] = {
 
 class Answers:
     """Callable as ``answers(kind, args, report)``: the record that answers a job, or None where
-    it stored the answer itself."""
+    it stored the answer itself. Raises OutOfMemory where memory runs out, though whatever works in
+    batches makes them smaller first."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._room = Room(settings, store)
@@ -66,4 +68,12 @@ class Answers:
 
     def __call__(self, kind: str, args: Mapping[str, Any], report: Report) -> Any:
         question, identity = question_from(kind, args)
-        return KINDS[kind](self._room, question, identity, report)
+        try:
+            return KINDS[kind](self._room, question, identity, report)
+        except (RuntimeError, MemoryError) as error:
+            if not OutOfMemory.told_by(error):
+                raise
+            raise OutOfMemory(
+                "There is too little memory for this: close other programs, or ask for fewer "
+                "pictures, neurons or concepts at a time."
+            ) from error

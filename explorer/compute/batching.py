@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,8 +12,6 @@ from explorer.records import OutOfMemory
 
 Items = TypeVar("Items", bound=Any)
 Result = TypeVar("Result")
-
-_TOO_LITTLE = re.compile(r"not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
 
 
 def in_batches(function: Callable[[Items], Result], items: Items, size: int) -> list[Result]:
@@ -31,7 +28,7 @@ def in_batches(function: Callable[[Items], Result], items: Items, size: int) -> 
         try:
             results.append(function(batch))
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not OutOfMemory.told_by(error):
                 raise
             fitted = False
         if fitted:
@@ -45,13 +42,6 @@ def in_batches(function: Callable[[Items], Result], items: Items, size: int) -> 
         size = max(1, len(batch) // 2)
         _release()  # after the exception is gone, and with it the tensors that it held
     return results
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the machine ran out of memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and bool(_TOO_LITTLE.search(str(error)))
 
 
 def _release() -> None:

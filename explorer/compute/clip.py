@@ -16,7 +16,7 @@ from explorer.compute.pieces import BATCH, picture, unit
 from explorer.embedders import Spec, parse, title
 from explorer.networks import identity
 from explorer.networks.hub import fetching
-from explorer.records import BadInput, Unavailable
+from explorer.records import BadInput, OutOfMemory, Unavailable
 
 _LOOK = ("mean", "std", "interpolation", "resize_mode")
 _MISFIT = (
@@ -92,6 +92,8 @@ def _opened(parts: Spec) -> tuple[Any, Any, Any]:
             "choose another model."
         ) from error
     except _MISFIT as error:
+        if OutOfMemory.told_by(error):
+            raise
         raise BadInput(
             f"'{parts.weights}' does not hold the weights of {parts.model}: it is damaged, of "
             "another model, or holds Python code; give the checkpoint of that model."

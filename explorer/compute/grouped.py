@@ -104,14 +104,21 @@ def attributer(
 
 
 def _whole(relevance: Relevance, task: Task) -> np.ndarray:
-    """f32[P,D] of a batch, in parts where memory is short."""
+    """f32[P,D] of a batch: where memory is short, of fewer pictures at a time, and then of fewer
+    neurons that cite one."""
     pictures, channels, image = task
     found: dict[int, np.ndarray] = {}
 
-    def part(own: np.ndarray) -> None:
-        pairs = np.flatnonzero((image >= own[0]) & (image <= own[-1]))
+    def some(pairs: np.ndarray, own: np.ndarray) -> None:
         rows = relevance(pictures[own], channels[pairs], image[pairs] - own[0])
         found.update(zip(pairs.tolist(), rows, strict=True))
+
+    def part(own: np.ndarray) -> None:
+        pairs = np.flatnonzero((image >= own[0]) & (image <= own[-1]))
+        if len(own) > 1:
+            some(pairs, own)
+        else:
+            in_batches(lambda few: some(few, own), pairs, len(pairs))
 
     in_batches(part, np.arange(len(pictures)), len(pictures))
     return np.stack([found[pair] for pair in range(len(image))])

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from explorer.records import BadInput
+from explorer.records import BadInput, OutOfMemory
 
 NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -36,6 +36,8 @@ def read(path: Path) -> State:
     except PermissionError as error:
         raise BadInput(f"'{path.name}' may not be read: change its permissions.") from error
     except DAMAGED as error:
+        if OutOfMemory.told_by(error):
+            raise
         raise BadInput(
             f"'{path.name}' cannot be read as plain weights (it is damaged, or holds Python "
             "code, which is never run): save the network's state_dict() alone."

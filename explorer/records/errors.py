@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class ExplorerError(Exception):
     """The root of every error that a person is meant to read."""
@@ -30,6 +32,21 @@ class Unavailable(ExplorerError):
 
 class OutOfMemory(Unavailable):
     """The device has too little memory even for the smallest batch."""
+
+    @staticmethod
+    def told_by(error: BaseException) -> bool:
+        """Whether an error, of whatever library, says that memory ran out."""
+        if isinstance(error, MemoryError):
+            return True
+        return isinstance(error, RuntimeError) and bool(_TOO_LITTLE.search(str(error)))
+
+
+_TOO_LITTLE = re.compile(
+    r"not enough memory|can't allocate memory|out of memory|ALLOC_FAILED|bad.alloc"
+    r"|could not create a (memory|primitive(?! desc))",
+    re.IGNORECASE,
+)
+"""PyTorch on a CPU and on a CUDA device, the CUDA libraries, C++, and oneDNN."""
 
 
 class Cancelled(ExplorerError):
