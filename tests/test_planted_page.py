@@ -45,7 +45,7 @@ def test_planted_channels_are_compared_when_asked_for(serve: Serve, answered: Ba
     assert lines[0]["cells"]["far_auto"] == lines[3]["cells"]["far"] == "—"
     assert lines[0]["cells"]["n"] == "1 · 1"
     said = words(app)
-    for part in ("Adjusted Rand index", "null", "How many parts were chosen", "Possible here"):
+    for part in ("Adjusted Rand index", "null", "How many parts were chosen", "possible here"):
         assert part in said
     assert len(app.get("plotly_chart")) == 3
     assert {each.label for each in app.get("download_button")} >= {

@@ -213,7 +213,7 @@ def _table(
         st.caption(
             "Adjusted Rand index with the truth, which source drives each reference: 1 for the "
             "same division, 0 on average by chance (the null is measured in its row); mean ± "
-            f"standard error. Possible here: {plain(possible)}. Judge: "
+            f"standard error. At least {plain(possible)} are possible here. Judge: "
             f"{plain(backend().studies.title(found.judge))}.{traced}"
         )
 
