@@ -97,7 +97,7 @@ def _table(figures: dict[str, Any]) -> str:
     for name, value in figures.items():
         if name.endswith(("_low", "_high")):
             continue
-        text = f"{value:,.4g}" if isinstance(value, float) else str(value)
+        text = f"{value:,.4g}" if isinstance(value, float) else "-" if value is None else str(value)
         if f"{name}_low" in figures:
             text += f"  ({figures[f'{name}_low']:,.4g} to {figures[f'{name}_high']:,.4g})"
         lines.append(f"{name:42} {text}")

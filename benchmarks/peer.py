@@ -44,7 +44,7 @@ def asked() -> dict[str, str]:
     return line
 
 
-class Exact(EpsilonPlusFlat):
+class Exact(EpsilonPlusFlat):  # type: ignore[misc]
     """Without the eps that the canoniser leaves in batch norms that it has merged."""
 
     def register(self, module: torch.nn.Module) -> None:
@@ -59,7 +59,9 @@ class Exact(EpsilonPlusFlat):
         super().remove()
 
 
-def relevance(attribution: CondAttribution, x: torch.Tensor, question: dict) -> torch.Tensor:
+def relevance(
+    attribution: CondAttribution, x: torch.Tensor, question: dict[str, str]
+) -> torch.Tensor:
     """As PURE's code asks zennit-crp: from the rectified map of a channel down to the pixels, the
     relevance recorded on the way. By LRP as the paper says, or by gradient x activation, which is
     what an empty composite gives, as released."""
@@ -75,7 +77,8 @@ def relevance(attribution: CondAttribution, x: torch.Tensor, question: dict) -> 
         init_rel=lambda activation: activation.clamp(min=0),
     )
     maps, lower = found.relevances[question["lower"]], found.activations[question["lower"]]
-    return (maps if lrp else maps * lower).sum((2, 3)).detach()
+    rows: torch.Tensor = (maps if lrp else maps * lower).sum((2, 3)).detach()
+    return rows
 
 
 if __name__ == "__main__":

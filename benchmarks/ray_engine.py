@@ -24,10 +24,11 @@ Told = list[tuple[float, float]]
 def measure(options: Options) -> dict[str, Any]:
     """Start-up, pictures per second from the first answer on, and whether the arrays are equal."""
     if importlib.util.find_spec("ray") is None:
-        return {"ray_scan": "Ray is not installed: pip install -r requirements-ray.txt."}
+        why = "left out, as Ray is not installed: pip install -r requirements-ray.txt"
+        return {"ray_scan": why, "ray_scan_over_local": None}
     bench = Bench(options)
     lab = bench.lab()
-    images = cut(lab.images, min(len(lab.images), 256 if options.quick else 1536))
+    images = cut(lab.images, min(len(lab.images), 128 if options.quick else 1536))
     found = [lab.network.layer(name) for name in blocks(lab.model)]
 
     def local(writer: ScanWriter, report: Any) -> None:
@@ -37,7 +38,6 @@ def measure(options: Options) -> dict[str, Any]:
         with Cluster(SCHEME, "cpu") as cluster:
             scanning.scan_on(cluster, bench.workspace, images, writer, report)
 
-    scanning.TASK_IMAGES = scanning.BATCH * max(1, len(images) // (8 * scanning.BATCH))
     figures: dict[str, Any] = {}
     for name, run in (("local", local), ("ray", ray)):
         arrays = ScanArrays(options.folder / name / "scan")

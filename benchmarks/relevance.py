@@ -33,7 +33,9 @@ def measure(options: Options) -> dict[str, Any]:
     """Milliseconds a neuron, and with a peer how many times as long it takes for a pair."""
     bench = Bench(options)
     numbers = iter(range(100_000))
-    variants = {**_alone(bench, numbers), **_shared(bench, numbers)}
+    variants = _alone(bench, numbers)
+    if options.peer or not options.quick:
+        variants |= _cold(bench, numbers) | _shared(bench, numbers)
     rounds = 3 if options.quick else 7
     if not options.peer:
         return _milliseconds(interleave(variants, rounds))
@@ -52,27 +54,34 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def _alone(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
-    """A neuron not asked before, by the Lab: its lower maps at hand, or (cold) nothing at all."""
+    """A neuron not asked before, by a Lab that has the lower maps at hand."""
     warm = bench.lab()
+    return {
+        f"relevance_{short}{rule}": _asker(lambda: warm, numbers, between, rule)
+        for short, between in PAIRS.items()
+        for rule in RULES
+    }
 
-    def asker(lab: Callable[[], DeviceLab], lower: str, upper: str, rule: str) -> Ask:
-        def ask() -> None:
-            now, neuron = lab(), Neuron("bench", upper, next(numbers) % 2048)
-            index = np.arange(REFERENCES) % len(now.images)
-            value, position = np.ones(REFERENCES, np.float32), np.zeros(REFERENCES, np.int64)
-            query = ReferenceQuery(count=REFERENCES, seed=next(numbers))
-            asked = References(neuron, query, index, value, position)
-            now.relevance(asked, now.network.layer(lower), rule, silent)
 
-        return ask
+def _cold(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
+    """A neuron asked by a Lab that has nothing at hand."""
+    return {f"relevance_{rule}_cold": _asker(bench.lab, numbers, PAIRS[""], rule) for rule in RULES}
 
-    found = {}
-    for short, (lower, upper) in PAIRS.items():
-        for rule in RULES:
-            found[f"relevance_{short}{rule}"] = asker(lambda: warm, lower, upper, rule)
-    for rule in RULES:
-        found[f"relevance_{rule}_cold"] = asker(bench.lab, *PAIRS[""], rule)
-    return found
+
+def _asker(
+    lab: Callable[[], DeviceLab], numbers: Iterator[int], between: tuple[str, str], rule: str
+) -> Ask:
+    lower, upper = between
+
+    def ask() -> None:
+        now, neuron = lab(), Neuron("bench", upper, next(numbers) % 2048)
+        index = np.arange(REFERENCES) % len(now.images)
+        value, position = np.ones(REFERENCES, np.float32), np.zeros(REFERENCES, np.int64)
+        query = ReferenceQuery(count=REFERENCES, seed=next(numbers))
+        asked = References(neuron, query, index, value, position)
+        now.relevance(asked, now.network.layer(lower), rule, silent)
+
+    return ask
 
 
 def _shared(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
@@ -153,12 +162,13 @@ def _peer(options: Options) -> Iterator[Callable[..., Any]]:
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    to, back = process.stdin, process.stdout
+    assert to is not None
+    assert back is not None
 
     def say(question: dict[str, Any]) -> Any:
-        print(json.dumps(question), file=process.stdin, flush=True)
-        answer = process.stdout.readline()
+        print(json.dumps(question), file=to, flush=True)
+        answer = back.readline()
         if not answer:
             raise BadInput(f"The peer of {options.peer} ended: give a Python that has zennit-crp.")
         return json.loads(answer)
@@ -172,5 +182,5 @@ def _peer(options: Options) -> Iterator[Callable[..., Any]]:
         say({"network": str(weights)})
         yield ask
     finally:
-        process.stdin.close()
+        to.close()
         process.wait()

@@ -38,9 +38,9 @@ def measure(options: Options) -> dict[str, Any]:
     for name, source in (("resnet50", (NETWORK, WEIGHTS)), ("lite0", LITE0)):
         images = Bench(options, *source).images
         loaded = load(*source)
-        for precision in PRECISIONS:
+        for precision in PRECISIONS[:1] if options.quick else PRECISIONS:
             network = Network.build(loaded, "cpu", precision)
-            count = min(SCANNED[name] // (4 if options.quick else 1), len(images))
+            count = min(SCANNED[name] // (6 if options.quick else 1), len(images))
             figures |= _compare(f"{name}_{precision}", network, images, count, options)
     figures["scan_over_bare_forward"] = figures["scan_resnet50_float32_over_bare_forward"]
     return figures | (peer(options, figures) if options.peer else {})
@@ -58,10 +58,10 @@ def peer(options: Options, figures: Mapping[str, Any]) -> dict[str, float]:
     )
     found = json.loads(run.stdout.splitlines()[-1])
     speed = len(paths) / found["seconds"]
-    return {
-        "scan_resnet50_peer_images_per_s": speed,
-        "scan_resnet50_float32_over_peer": figures["scan_resnet50_float32_images_per_s"] / speed,
-        "scan_resnet50_bf16_over_peer": figures["scan_resnet50_bf16_images_per_s"] / speed,
+    return {"scan_resnet50_peer_images_per_s": speed} | {
+        f"scan_resnet50_{precision}_over_peer": figures[name] / speed
+        for precision in PRECISIONS
+        if (name := f"scan_resnet50_{precision}_images_per_s") in figures
     }
 
 

@@ -30,6 +30,7 @@ LOG = logging.getLogger("explorer.worker")
 NICE = 5
 IDLE_SECONDS = 0.05
 MOMENT_SECONDS = 0.5
+REST_SECONDS = 30.0
 REPORT_SECONDS = 0.25
 PULSE_SECONDS = 1.0
 CHECK_SECONDS = 10.0
@@ -44,7 +45,8 @@ Answer = Callable[[str, dict[str, Any], Report], Any]
 class Worker:
     """Answers jobs one at a time, in the thread that calls it. While a batch job runs, its reports
     serve waiting interactive jobs, so that pages need not wait for a scan or sweep to end.
-    ``when_idle`` is done once, as soon as nothing has been asked for a moment."""
+    ``when_idle`` is done once, as soon as nothing has been asked for a moment, ``rest`` whenever
+    nothing has been for half a minute."""
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class Worker:
         answer: Answer,
         log: str = "the log",
         when_idle: Callable[[], None] | None = None,
+        rest: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._store = store
@@ -60,6 +63,7 @@ class Worker:
         self._answer = answer
         self._log = log
         self._when_idle = when_idle
+        self._rest = rest
         self._stop = threading.Event()
 
     def run_one(self, interactive_only: bool = False) -> bool:
@@ -80,15 +84,20 @@ class Worker:
         """Answer jobs until ``stop``; what runs then goes back into the queue."""
         self._stop = stop
         checked = worked = time.monotonic()
+        rested = False
         while not stop.is_set():
             try:
                 if self.run_one():
-                    worked = time.monotonic()
+                    worked, rested = time.monotonic(), False
                     continue
-                if self._when_idle and time.monotonic() - worked > MOMENT_SECONDS:
+                idle = time.monotonic() - worked
+                if self._when_idle and idle > MOMENT_SECONDS:
                     warm = self._when_idle
                     self._when_idle = None
                     _try(warm)
+                if idle > REST_SECONDS and not rested:
+                    rested = True
+                    self._rest()
                 if time.monotonic() - checked > CHECK_SECONDS:
                     checked = time.monotonic()
                     self._jobs.requeue_stale()
@@ -210,7 +219,7 @@ def main(settings: Settings, parent: int = 0) -> None:
             signal.signal(number, lambda *_: stop.set())
         LOG.info("The worker is ready; its log is %s.", log)
         answers = Answers(settings, store)
-        Worker(store, jobs, answers, str(log), answers.warm).run_forever(stop)
+        Worker(store, jobs, answers, str(log), answers.warm, answers.rest).run_forever(stop)
     except Exception:
         LOG.exception("The worker ended")
         raise

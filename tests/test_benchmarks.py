@@ -37,7 +37,11 @@ def test_options_are_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "figure", ["relevance_gradient_ms", "relevance_lrp_ms", "sweep_neurons_per_second"]
+    "figure",
+    [
+        *("scan_over_bare_forward", "relevance_gradient_ms", "relevance_lrp_ms"),
+        *("sweep_neurons_per_second", "ray_scan_over_local"),
+    ],
 )
 def test_figures_that_are_promised_are_explained(figure: str) -> None:
     assert f"`{figure}`" in DOCUMENT

@@ -232,8 +232,15 @@ def test_answers_come_in_order_and_errors_as_they_are(address: str) -> None:
 def test_a_cluster_of_this_machine_is_started_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.setenv("PYTHONPATH", PATHS)
-    with Cluster("ray", "cpu") as cluster:
-        assert list(cluster.map(squares, (-1,), [3, 4], lambda: None)) == [9, 16]
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    try:
+        with Cluster("ray", "cpu") as cluster:
+            assert list(cluster.map(squares, (-1,), [3, 4], lambda: None)) == [9, 16]
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert asked == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert not ray.is_initialized()
 
 

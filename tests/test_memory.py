@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from explorer import answers
 from explorer.__main__ import main
 from explorer.answers import Answers
 from explorer.answers.room import Room
-from explorer.compute import attribution
+from explorer.compute import attribution, device
 from explorer.compute.device_lab import DeviceLab
 from explorer.compute.features import Features
 from explorer.compute.propagation import Propagation
@@ -107,6 +109,22 @@ def test_batches_halve_at_every_stage(
     limit(monkeypatch, where, name, 0)
     with pytest.raises(OutOfMemory, match="too little memory for a single picture"):
         ask(lab(tmp_path / "none"))
+
+
+def test_what_is_not_needed_goes_back_to_the_system() -> None:
+    if not Path("/proc/self/statm").exists() or device._libc() is None:
+        pytest.skip("only glibc is told")
+    code = (
+        "import torch; from pathlib import Path; from explorer.compute import device\n"
+        "def held(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096 / 2**20\n"
+        "device.choose_device('cpu')\n"
+        "x = [torch.ones(2**20) for _ in range(200)]\n"
+        "last = torch.ones(1); del x; before = held(); device.give_back()\n"
+        "print(before - held())"
+    )
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert float(run.stdout) > 700
 
 
 ENDED = {

@@ -134,6 +134,25 @@ def test_a_lost_device_ends_the_process_and_the_job_comes_back(store, jobs) -> N
     assert jobs.requeue_stale(0) == 1
 
 
+def test_a_worker_rests_once_after_each_time_of_work(store, jobs, monkeypatch) -> None:
+    monkeypatch.setattr("explorer.worker.REST_SECONDS", 0.2)
+    stop, did = threading.Event(), []
+
+    def answer(kind, args, report):
+        did.append(kind)
+
+    def rest() -> None:
+        did.append("rest")
+        if did.count("rest") == 1:
+            ask(jobs, "b", "second")
+        else:
+            threading.Timer(0.5, stop.set).start()
+
+    ask(jobs, "a", "first")
+    Worker(store, jobs, answer, rest=rest).run_forever(stop)
+    assert did == ["first", "rest", "second", "rest"]
+
+
 def test_cancel_stops_at_the_next_report(store, jobs) -> None:
     def answer(kind, args, report):
         jobs.cancel("a", "ann")
@@ -256,6 +275,9 @@ BATCH = 8
 class Answers:
     def __init__(self, settings, store):
         self.cache = settings.cache_dir
+
+    def rest(self):
+        pass
 
     def warm(self):
         pass

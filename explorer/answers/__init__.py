@@ -25,6 +25,7 @@ from explorer.answers import (
     workspace,
 )
 from explorer.answers.room import Room
+from explorer.compute.device import give_back
 from explorer.keys import Identity, Question, key, question_from
 from explorer.lab import Report
 from explorer.networks.identity import identity as network_identity
@@ -65,6 +66,10 @@ class Answers:
         weights = network_identity(workspace.network, workspace.weights)
         if key(questions.network(workspace), questions.nothing_but(weights)) in self._room.store:
             self._room.shelf.network(workspace.network, workspace.weights)
+
+    def rest(self) -> None:
+        """Let others have the memory that the work so far needed."""
+        give_back()
 
     def __call__(self, kind: str, args: Mapping[str, Any], report: Report) -> Any:
         question, identity = question_from(kind, args)

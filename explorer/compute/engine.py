@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -219,7 +222,8 @@ def _connected(address: str) -> Any:
         ) from error
     try:
         if address == SCHEME:
-            ray.init(address="local", include_dashboard=False, **QUIET)
+            with _own_signals():
+                ray.init(address="local", include_dashboard=False, **QUIET)
         else:
             _reach(address)
             _join(ray, address)
@@ -230,6 +234,18 @@ def _connected(address: str) -> Any:
             f"{ray.__version__}, that this is the address of its client server, and its token."
         ) from error
     return ray
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, and aborts: whoever runs this process knows how it ends."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _join(ray: Any, address: str) -> None:

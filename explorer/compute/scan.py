@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,8 +24,8 @@ from explorer.scan_writer import LARGEST, ScanWriter
 
 BATCH = 32
 CUDA_BATCH = 256
-TASK_IMAGES = 512
-"""Pictures that an actor takes at a time: whole batches, so that they are those of a local scan."""
+TASK_IMAGES, TASKS = 512, 8
+"""Pictures that an actor takes at a time, at most, and for how many times, at least."""
 
 Reduced = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Per layer: spatial maximum f32[C,B], mean f32[C,B] and flat position of the maximum i64[C,B]."""
@@ -72,9 +73,11 @@ def scan_on(
         report(1 - writer.missing / writer.images, f"{cluster.actors} actors")
 
     about = (workspace, images.root, writer.layers, cluster.device)
+    batch = CUDA_BATCH if cluster.gpus else BATCH
+    batches = math.ceil(writer.missing / (batch * TASKS * cluster.actors))
+    size = min(TASK_IMAGES, batch * batches)  # whole batches, so that they are a local scan's
     for start, end in writer.gaps:
-        firsts = range(start, end, TASK_IMAGES)
-        tasks = [images.paths[first : min(first + TASK_IMAGES, end)] for first in firsts]
+        tasks = [images.paths[at : min(at + size, end)] for at in range(start, end, size)]
         for found in cluster.map(scanner, about, tasks, idle):
             fill(found, writer, report)
     writer.finish()
