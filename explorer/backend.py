@@ -15,7 +15,7 @@ from explorer import browse, embedders, questions
 from explorer.desk import Asker, Desk
 from explorer.explanations import Explanations
 from explorer.jobs import Jobs
-from explorer.keys import Question, key
+from explorer.keys import Question, begun, key
 from explorer.previews import Previews
 from explorer.questions import SplitQuestion, Study
 from explorer.records import (
@@ -145,6 +145,11 @@ class Backend:
         return self._desk.ask_about(
             neuron, asker, lambda ws: questions.crops(ws, neuron, query), Crops
         )
+
+    def begun(self, name: str) -> Any:
+        """What is there of the answer of that key before all of it is: whole for what it has. None
+        if nothing is."""
+        return self._desk.store.get(begun(name))
 
     def split(self, question: SplitQuestion, asker: Asker) -> Split | Status:
         """The neuron's virtual neurons."""

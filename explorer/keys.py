@@ -117,6 +117,11 @@ def key(question: Question, identity: Identity) -> str:
     return ":".join(part for part in parts if part)
 
 
+def begun(name: str) -> str:
+    """The key of what is there of an answer before all of it is."""
+    return f"{name}:begun"
+
+
 def job_args(question: Question, identity: Identity) -> dict[str, Any]:
     """What travels to the worker as JSON; ``question_from`` reads it back."""
     return {

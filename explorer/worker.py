@@ -28,7 +28,7 @@ from explorer.store import Store
 LOG = logging.getLogger("explorer.worker")
 
 NICE = 5
-IDLE_SECONDS = 0.05
+IDLE_SECONDS = 0.02
 MOMENT_SECONDS = 0.5
 REST_SECONDS = 30.0
 REPORT_SECONDS = 0.25
@@ -45,8 +45,9 @@ Answer = Callable[[str, dict[str, Any], Report], Any]
 class Worker:
     """Answers jobs one at a time, in the thread that calls it. While a batch job runs, its reports
     serve waiting interactive jobs, so that pages need not wait for a scan or sweep to end.
-    ``when_idle`` is done once, as soon as nothing has been asked for a moment, ``rest`` whenever
-    nothing has been for half a minute."""
+    ``when_idle`` does a moment's work for what may be asked next and says whether there is more; it
+    is called when nothing has been asked for a moment, until there is no more. ``rest`` is called
+    whenever nothing has been asked for half a minute."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Worker:
         jobs: Jobs,
         answer: Answer,
         log: str = "the log",
-        when_idle: Callable[[], None] | None = None,
+        when_idle: Callable[[], bool] | None = None,
         rest: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -84,17 +85,17 @@ class Worker:
         """Answer jobs until ``stop``; what runs then goes back into the queue."""
         self._stop = stop
         checked = worked = time.monotonic()
-        rested = False
+        more, rested = self._when_idle is not None, False
         while not stop.is_set():
             try:
                 if self.run_one():
-                    worked, rested = time.monotonic(), False
+                    worked = time.monotonic()
+                    more, rested = self._when_idle is not None, False
                     continue
                 idle = time.monotonic() - worked
-                if self._when_idle and idle > MOMENT_SECONDS:
-                    warm = self._when_idle
-                    self._when_idle = None
-                    _try(warm)
+                if self._when_idle and more and idle > MOMENT_SECONDS:
+                    more = _try(self._when_idle)
+                    continue
                 if idle > REST_SECONDS and not rested:
                     rested = True
                     self._rest()
@@ -149,12 +150,13 @@ class Worker:
             self._jobs.stopped(job.key)
 
 
-def _try(warm: Callable[[], None]) -> None:
+def _try(get_ready: Callable[[], bool]) -> bool:
     """What fails here will fail again when it is asked for, and say so to somebody."""
     try:
-        warm()
+        return get_ready()
     except Exception:
         LOG.debug("What could be made ready could not", exc_info=True)
+        return False
 
 
 class Pulse:
@@ -203,6 +205,9 @@ def main(settings: Settings, parent: int = 0) -> None:
     """Be the worker until SIGTERM, SIGINT, or the end of the process ``parent`` (if not 0)."""
     if settings.read_only:
         raise BadInput("This explorer is read-only and needs no worker: unset EXPLORER_READ_ONLY.")
+    # Read when torch is loaded. Threads that wait for another by spinning take the very core that
+    # it needs, wherever pages and their browser want the cores too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     lock = take_place(settings.cache_dir)
     stop = threading.Event()
     if parent:
@@ -219,7 +224,7 @@ def main(settings: Settings, parent: int = 0) -> None:
             signal.signal(number, lambda *_: stop.set())
         LOG.info("The worker is ready; its log is %s.", log)
         answers = Answers(settings, store)
-        Worker(store, jobs, answers, str(log), answers.warm, answers.rest).run_forever(stop)
+        Worker(store, jobs, answers, str(log), answers.get_ready, answers.rest).run_forever(stop)
     except Exception:
         LOG.exception("The worker ended")
         raise

@@ -21,6 +21,7 @@ from explorer.records import (
     Neuron,
     ReferenceQuery,
     Split,
+    Status,
 )
 from explorer.session import InlineQueue
 from explorer.settings import Settings
@@ -90,6 +91,22 @@ def test_crops_lie_in_the_view_and_have_heat(backend: Backend) -> None:
     assert (crops.box[:, 2] > crops.box[:, 0]).all()
     assert crops.heat.max() == 255
     assert crops.rule == "lrp"
+
+
+def test_the_first_crops_can_be_had_before_the_others(settings: Settings, tmp_path: Path) -> None:
+    again = replace(settings, cache_dir=tmp_path / "other")
+    backend = Backend(again, InlineQueue(again))
+    query = ReferenceQuery(count=24)
+    waits = backend.crops(NEURON, query, ASKER)
+    while isinstance(waits, Status) and not waits.key.startswith("crops"):
+        waits = backend.crops(NEURON, query, ASKER)
+    some = backend.begun(waits.key)
+    crops = wait(lambda: backend.crops(NEURON, query, ASKER))
+    assert 16 <= len(some.index) < len(crops.index) == 24
+    for field in ("index", "box", "heat", "degenerate"):
+        found, whole = getattr(some, field), getattr(crops, field)
+        assert np.array_equal(found, whole[: len(found)])
+    assert backend.begun("crops:of:nothing") is None
 
 
 @pytest.mark.parametrize("style", ["whole", "crop", "heat", "mask"])

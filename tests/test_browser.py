@@ -238,7 +238,7 @@ def test_a_lasso_on_the_map_filters_the_galleries(tab: Any, site: str) -> None:
     complete(tab, 2)
     said = tab.get_by_text(re.compile(r"^\d+ of \d+ references"))
     every = said.text_content()
-    area = tab.get_by_test_id("stPlotlyChart").nth(1).locator(".nsewdrag").first
+    area = tab.get_by_role("group", name="References on a plane")
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
     left, top = box["x"] + 2, box["y"] + 2

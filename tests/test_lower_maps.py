@@ -116,3 +116,28 @@ def test_packed_maps_keep_values_and_order() -> None:
     for one, other in zip(maps, back, strict=True):
         assert torch.equal(one, other)
     assert back[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_maps_of_what_most_neurons_cite_are_made_ahead(
+    network: Network,
+    piece: Slice,
+    fresh: Callable[[], tuple[LowerMaps, Pictures]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lower_maps, "AHEAD", 3)
+    monkeypatch.setattr(lower_maps, "AT_ONCE", 2)
+    monkeypatch.setattr(lower_maps, "WORTH", 0.0)
+    maps, pictures = fresh()
+    assert not maps.get_ready()
+    top = np.array([[5, 2], [2, 8], [8, 2], [1, -1]])
+    maps.look_ahead(network, ("layer3", "layer4"), top)
+    assert [maps.get_ready() for _ in range(3)] == [True, True, False]
+    assert pictures.decoded == 3
+    maps.of(network, piece, np.array([2, 8, 1]))  # cited three times, twice, and first of the rest
+    assert pictures.decoded == 3
+    maps.look_ahead(network, ("layer3", "layer4"), top)
+    assert not maps.get_ready(), "what was looked at is not looked at again"
+    other, unread = fresh()
+    other.look_ahead(network, ("layer3", "layer4"), top)
+    assert not other.get_ready(), "all are on disk"
+    assert not unread.decoded

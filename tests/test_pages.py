@@ -3,6 +3,8 @@ links that nobody should send."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,15 +13,22 @@ from typing import Any
 import pytest
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
-from tiny import LAYER, LOWER, draw_pictures, tiny_settings
+from tiny import LAYER, LOWER, draw_pictures, tiny_settings, wait
 
 from explorer.backend import Asker, Backend
 from explorer.jobs import Jobs
 from explorer.methods.registry import METHODS
-from explorer.records import DeadNeuron, LayerTable, NetworkInfo
+from explorer.records import (
+    DeadNeuron,
+    LayerTable,
+    NetworkInfo,
+    Neuron,
+    ReferenceQuery,
+    Status,
+)
 from explorer.session import InlineQueue
 from explorer.settings import HOME
-from explorer.ui import session
+from explorer.ui import ahead, session
 from explorer.ui.address import NAMES
 
 NEURONS, NEURON, ABOUT = "pages/1_Neurons.py", "pages/2_Neuron.py", "pages/9_About.py"
@@ -94,6 +103,11 @@ def components(app: AppTest, name: str) -> list[Any]:
     return [each for each in app.get("bidi_component") if name in each.proto.component_name]
 
 
+def cards(app: AppTest) -> list[dict[str, Any]]:
+    """The references as they are drawn."""
+    return json.loads(components(app, "gallery")[0].proto.json)["items"]
+
+
 @pytest.mark.parametrize("page", ["", NEURONS, NEURON])
 def test_first_visit_waits_for_network_and_pictures(
     serve: Serve, unanswered: Backend, page: str
@@ -163,6 +177,57 @@ def test_a_neuron_is_complete(serve: Serve, answered: Backend) -> None:
     assert {"Gap ↑", "Within ↓", "Between ↑", "Correlation ↑"} <= set(labels)
     assert "UMAP" in said
     assert "python -m explorer split layer4:3" in "\n".join(each.value for each in app.code)
+
+
+def test_pictures_whose_crops_are_not_there_yet_are_marked(
+    serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(answered)
+    asker = Asker("tester", "page")
+    crops = wait(lambda: answered.crops(Neuron("tiny", LAYER, 3), ReferenceQuery(), asker))
+    some = replace(crops, index=crops.index[:5])
+    begun = Status("crops:begun", "running", "Finding where it looks", 0.2)
+    monkeypatch.setattr(answered, "crops", lambda *about: begun)
+    monkeypatch.setattr(answered, "status", lambda *about: begun)
+    monkeypatch.setattr(answered, "begun", lambda name: some)
+    references = cards(visit(NEURON, **HERE))
+    assert [each.get("waits", False) for each in references] == [False] * 5 + [True] * 11
+    monkeypatch.setattr(answered, "begun", lambda name: None)
+    references = cards(visit(NEURON, **HERE))
+    assert all(each["waits"] for each in references)
+    whole = cards(visit(NEURON, view="whole", **HERE))
+    assert not any("waits" in each for each in whole)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "more", "kinds"),
+    [
+        (11, "", ["split", "crops"]),
+        (12, "&view=whole", ["split"]),
+        (15, "&by=mean&page=2", ["split", "crops"]),
+        (13, "", []),  # fires on no picture
+        (14, "&method=random", []),
+        (10, "&by=nothing", []),
+        (100_000, "", []),
+    ],
+)
+def test_an_address_is_asked_ahead(
+    serve: Serve, answered: Backend, tmp_path: Path, neuron: int, more: str, kinds: list[str]
+) -> None:
+    wait(lambda: answered.scan("tiny", [LAYER], Asker("tester", "page")))
+    copy = shutil.copytree(answered.settings.cache_dir, tmp_path / "copy")
+    queued = Backend(replace(answered.settings, cache_dir=copy))
+    serve(queued)
+    ahead.ask(f"ws=tiny&layer={LAYER}&neuron={neuron}{more}")
+    about = f"{LAYER}:{neuron}:"
+    assert [job.key.split(":")[0] for job in queued.jobs() if about in job.key] == kinds
+
+
+def test_nothing_is_scanned_for_an_address_alone(serve: Serve, unanswered: Backend) -> None:
+    serve(unanswered)
+    for query in (f"ws=tiny&layer={LAYER}&neuron=3", "ws=other&layer=a&neuron=0", "neuron=x", ""):
+        ahead.ask(query)
+    assert [job.key.split(":")[0] for job in unanswered.jobs()] == ["network"]
 
 
 def test_controls_write_the_address(serve: Serve, answered: Backend) -> None:

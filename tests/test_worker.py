@@ -247,6 +247,36 @@ def test_asked_to_end_it_puts_its_jobs_back(store, jobs) -> None:
     assert [status.state for status in jobs.active()] == ["waiting", "waiting"]
 
 
+def test_idle_it_gets_ready_step_by_step_and_answers_between(store, jobs, monkeypatch) -> None:
+    monkeypatch.setattr("explorer.worker.MOMENT_SECONDS", 0.0)
+    seen, stop = [], threading.Event()
+
+    def get_ready() -> bool:
+        seen.append("ready")
+        if len(seen) == 2:
+            ask(jobs, "a")
+        if seen.count("ready") == 6:
+            stop.set()
+        return len(seen) != 5  # after this nothing is left, until something is answered again
+
+    def answer(kind, args, report):
+        seen.append("answer")
+        return Neuron("demo", "x", args["n"])
+
+    worker = threading.Thread(
+        target=Worker(store, jobs, answer, when_idle=get_ready).run_forever, args=(stop,)
+    )
+    worker.start()
+    until(lambda: len(seen) >= 5)
+    assert seen[:5] == ["ready", "ready", "answer", "ready", "ready"]
+    ask(jobs, "b")
+    until(lambda: len(seen) >= 7)
+    assert seen[5:7] == ["answer", "ready"]
+    stop.set()
+    worker.join(PATIENCE)
+    assert not worker.is_alive()
+
+
 def test_a_queue_that_cannot_be_written_does_not_end_the_worker(store, jobs, monkeypatch) -> None:
     monkeypatch.setattr("explorer.worker.RETRY_SECONDS", 0.0)
     stop = threading.Event()
@@ -279,8 +309,8 @@ class Answers:
     def rest(self):
         pass
 
-    def warm(self):
-        pass
+    def get_ready(self):
+        return False
 
     def __call__(self, kind, args, report):
         layer = Layer("layer", 5, 7, 7, True, None, (), "")

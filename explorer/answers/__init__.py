@@ -58,8 +58,17 @@ class Answers:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._room = Room(settings, store)
+        self._warm = False
 
-    def warm(self) -> None:
+    def get_ready(self) -> bool:
+        """A moment's work for what may be asked next; whether there is more to do."""
+        if self._warm:
+            return self._room.get_ready()
+        self._warm = True
+        self._load()
+        return True
+
+    def _load(self) -> None:
         """Load the first workspace's network where it was had before, so that nobody waits for
         that; nothing is downloaded unasked."""
         workspace = self._room.settings.workspaces[0]

@@ -43,6 +43,10 @@ class Room:
             self._labs = {identity: lab}
         return self._labs[identity]
 
+    def get_ready(self) -> bool:
+        """A moment's work for what the last workspace may be asked next; whether there is more."""
+        return any(lab.get_ready() for lab in self._labs.values())
+
     @contextmanager
     def cluster(self) -> Iterator[Cluster | None]:
         """The cluster that bulk work is to run on; None where that is this process alone."""

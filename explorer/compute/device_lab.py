@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from explorer import browse
 from explorer.arrays import ScanArrays
-from explorer.compute import attribution, grouped, projections
+from explorer.compute import grouped, locating, projections
 from explorer.compute.batching import in_batches
 from explorer.compute.clock import Clock
-from explorer.compute.crops import boxes_and_heat
 from explorer.compute.embedding import resolve
 from explorer.compute.engine import Cluster
 from explorer.compute.grouped import attributing
@@ -24,7 +22,7 @@ from explorer.compute.scan import scan, scan_on
 from explorer.compute.shelf import Shelf
 from explorer.compute.views import Views
 from explorer.embedders import identity as identity_of_embedder
-from explorer.keys import Identity, Question, digest, key
+from explorer.keys import Identity, Question, begun, digest, key
 from explorer.lab import Report
 from explorer.networks.graph import Network
 from explorer.records import (
@@ -32,6 +30,7 @@ from explorer.records import (
     Directions,
     ImageSet,
     Layer,
+    LayerTable,
     MissingRule,
     NetworkInfo,
     Neuron,
@@ -44,8 +43,9 @@ from explorer.records import (
 from explorer.store import Store
 
 RELEVANCE_BATCH = 50
-HEAT_BATCH = 10
 EMBED_BATCH = 25
+BEGUN_SECONDS = 600.0
+"""For how long the first crops of a neuron are kept, which can be had before all are there."""
 
 T = TypeVar("T")
 
@@ -134,6 +134,7 @@ class DeviceLab:
     ) -> np.ndarray:
         """f32[K,D], see Lab. Only the sub-network between the layers is differentiated."""
         neuron = references.neuron
+        self._look_ahead(lower.name, neuron.layer)
 
         def make() -> Rows:
             attribute = attributing(self.model, self.maps, (lower.name, neuron.layer), rule)
@@ -146,6 +147,17 @@ class DeviceLab:
                 return Rows(np.concatenate(list(parts)), lower.name)
 
         return self._kept(self._relevance_key(references, lower, rule), Rows, make).values
+
+    def get_ready(self) -> bool:
+        """A moment's work for another neuron of the layer that was asked about last; whether there
+        is more."""
+        return self.maps.get_ready()
+
+    def _look_ahead(self, lower: str, upper: str) -> None:
+        """Get ready for other neurons of a layer, as far as there is a table of them."""
+        table = self._store.get(self._key("table", upper, {}))
+        if isinstance(table, LayerTable):
+            self.maps.look_ahead(self.model, (lower, upper), table.top)
 
     def relevances(
         self, references: Sequence[References], lower: Layer, rule: str, report: Report
@@ -182,7 +194,6 @@ class DeviceLab:
         """Where the neuron looks in its references: relevance of pixels from its strongest
         position. Where a module has no rule, gradient x input is used, and ``rule`` says so. A
         singular direction is no neuron that could look anywhere: whole pictures, rule "none"."""
-
         return self._located(neuron, query, lambda: self.references(neuron, query, report), report)
 
     def _located(
@@ -193,45 +204,34 @@ class DeviceLab:
         def make() -> Crops:
             references = find()
             if query.by == browse.SINGULAR:
-                return self._whole(references)
+                return locating.whole(references, self.network.preprocess.crop)
             try:
                 return self._crops(references, "lrp", report)
             except MissingRule:
                 return self._crops(references, "gradient", report)
 
-        return self._stored("crops", neuron.address, {"references": asdict(query)}, Crops, make)
+        return self._kept(self._crops_key(neuron, query), Crops, make)
 
     def _crops(self, references: References, rule: str, report: Report) -> Crops:
         neuron = references.neuron
-        piece = self.model.slice(None, neuron.layer)
-        positions = dict(zip(references.index.tolist(), references.position.tolist(), strict=True))
+        name = begun(self._crops_key(neuron, references.query))
 
-        def part(index: np.ndarray) -> np.ndarray:
-            channels = torch.full((len(index),), neuron.channel, device=self.model.device)
-            places = torch.tensor([positions[int(i)] for i in index], device=self.model.device)
-            heat = attribution.heat(piece, self._views.inputs(index), channels, places, rule)
-            return heat.float().cpu().numpy()
+        def first(some: Crops) -> None:
+            self._store.put(name, some, BEGUN_SECONDS)
 
+        about = self.model.slice(None, neuron.layer), self._views.inputs, references
         with self.clock.stage("crops"):
-            parts = list(self._parts(part, references.index, HEAT_BATCH, "Heat maps", report))
-        box, heat, degenerate = boxes_and_heat(np.concatenate(parts))
-        return Crops(neuron, references.query, references.index, box, heat, degenerate, rule)
+            return locating.crops(*about, rule, first, report)
 
-    def _whole(self, references: References) -> Crops:
-        count = len(references.index)
-        heat, degenerate = np.zeros((count, 1, 1), np.uint8), np.ones(count, bool)
-        about = references.neuron, references.query, references.index
-        return Crops(*about, self._whole_boxes(count), heat, degenerate, "none")
-
-    def _whole_boxes(self, count: int) -> np.ndarray:
-        size = self.network.preprocess.crop
-        return np.tile(np.array([0, 0, size, size], np.int32), (count, 1))
+    def _crops_key(self, neuron: Neuron, query: ReferenceQuery) -> str:
+        return self._key("crops", neuron.address, {"references": asdict(query)})
 
     def embed(
         self, embedder: str, index: np.ndarray, boxes: np.ndarray | None, report: Report
     ) -> np.ndarray:
         """f32[K,E], see Lab; ``boxes`` None embeds whole views."""
-        boxes = self._whole_boxes(len(index)) if boxes is None else boxes
+        if boxes is None:
+            boxes = locating.whole_boxes(len(index), self.network.preprocess.crop)
         args = {
             "embedder": embedder,
             "weights": identity_of_embedder(embedder),

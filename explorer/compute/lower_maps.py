@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from explorer.networks.graph import Network
 from explorer.networks.slices import Slice
 from explorer.recent import Recent
-from explorer.records import Unavailable
+from explorer.records import BadInput, Unavailable
 from explorer.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ KEPT = 256 * 2**20
 """Bytes that stay in memory for the next neuron."""
 DISK_GB = 4.0
 """Gigabytes that stay on disk; the least recently used go."""
+AHEAD, AT_ONCE = 2000, 8
+"""Pictures whose maps are made before anybody asks, at most, and how many in a moment."""
 WORTH = 2.0
 """Maps go to disk if making them takes so many times as long as reading them back."""
 
@@ -44,13 +47,15 @@ class LowerMaps:
         self._about = about
         self._recent: Recent[Entering] = Recent(KEPT)
         self._worth: dict[str, bool] = {}
+        self._looked = ("", "")
+        self._ahead: Iterator[None] = iter(())
 
     def of(
         self, network: Network, piece: Slice, index: np.ndarray, keep: bool = True
     ) -> tuple[Tensor, ...]:
         """The inputs of a slice for these pictures i64[B], all with B first. ``keep`` says whether
         they may be asked for again: only then are they worth a place on disk."""
-        kind = f"{self._about}:{piece.lower}:{piece.upper}"
+        kind = self._kind(piece)
         held = {int(image): self._held(f"{kind}:{image}", network) for image in index}
         missing = [image for image, found in held.items() if found is None]
         if missing:
@@ -65,6 +70,33 @@ class LowerMaps:
                     self._worth[kind] = self._stored(f"{kind}:{image}", own, kind, seconds)
         rows = [held[int(image)] or () for image in index]
         return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
+
+    def look_ahead(self, network: Network, between: tuple[str, str], top: np.ndarray) -> None:
+        """Have ``get_ready`` make maps for a pair of layers, lower and upper: of the pictures that
+        neurons are highest on (``top`` i[C,T], -1 for none), those of most neurons first."""
+        if between == self._looked:
+            return
+        self._looked = between
+        pictures, neurons = np.unique(top[top >= 0], return_counts=True)
+        first = pictures[np.argsort(-neurons, kind="stable")][:AHEAD]
+        self._ahead = self._making(network, network.slice(*between), first)
+
+    def get_ready(self) -> bool:
+        """Make a few of them; whether there are more."""
+        return next(self._ahead, self) is None
+
+    def _making(self, network: Network, piece: Slice, pictures: np.ndarray) -> Iterator[None]:
+        kind = self._kind(piece)
+        missing = [each for each in pictures if f"{kind}:{each}" not in self._store]
+        for start in range(0, len(missing), AT_ONCE):
+            if not self._worth.get(kind, True):
+                return
+            with suppress(BadInput):  # who asks for a picture that cannot be read will hear of it
+                self.of(network, piece, np.array(missing[start : start + AT_ONCE]))
+            yield
+
+    def _kind(self, piece: Slice) -> str:
+        return f"{self._about}:{piece.lower}:{piece.upper}"
 
     def _held(self, name: str, network: Network) -> Entering | None:
         found = self._recent.get(name)

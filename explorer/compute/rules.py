@@ -20,7 +20,7 @@ Only modules and functions of the canonical form (``explorer.networks.canonise``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -62,13 +62,12 @@ def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pul
     weights = dict(module.named_parameters(recurse=False))
     plus = {name: weight.clamp(min=0) for name, weight in weights.items()}
     if bool(x.amin() < 0):  # after a rectifier the negative half is nothing: save its cost
-        minus = {n: 0 * w if n == "bias" else w.clamp(max=0) for n, w in weights.items()}
+        minus = {"weight": weights["weight"].clamp(max=0)}
         return Pull(_both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus)))
 
     @cache  # not needed where one channel is alone
     def spread() -> Callable[[Tensor], tuple[Share, ...]]:
-        z, pull = convolved(module, plus, x)
-        return _spread((x,), z + STABILISER, pull)  # z is never negative
+        return _spread((x,), *_positive(module, plus, x))
 
     def whole(relevance: Tensor) -> tuple[Share, ...]:
         return spread()(relevance)
@@ -82,17 +81,41 @@ def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pul
     return Pull(whole, alone if is_point(module) else None)
 
 
+def _positive(
+    module: nn.Module, weights: Mapping[str, Tensor], x: Tensor
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+    """``convolved`` of what is never negative, stabilised: in the bias, which costs nothing."""
+    if "bias" in weights:
+        return convolved(module, {**weights, "bias": weights["bias"] + STABILISER}, x)
+    z, pull = convolved(module, weights, x)
+    return z + STABILISER, pull
+
+
 def _both(
     module: nn.Module, halves: tuple[Tensor, Tensor], weights: tuple[dict[str, Tensor], ...]
 ) -> Callable[[Tensor], tuple[Share, ...]]:
-    """z-plus of the positive and the negative half of an input, each with its weights."""
-    made = [convolved(module, each, half) for each, half in zip(weights, halves, strict=True)]
-    below = made[0][0] + made[1][0] + STABILISER  # neither half is negative
+    """z-plus of the positive and the negative half of an input, each with its weights: as channels
+    side by side where there are no groups, so that maps of the output are made once."""
+    plus, minus = weights
+    if getattr(module, "groups", 1) == 1:
+        wide = torch.cat([plus["weight"], minus["weight"]], 1)
+        below, pull = _positive(module, {**plus, "weight": wide}, torch.cat(halves, 1))
+
+        def pulled(shares: Tensor) -> Sequence[Tensor]:
+            return pull(shares)[0].chunk(2, 2)
+
+    else:
+        z, first = _positive(module, plus, halves[0])
+        none = {name: torch.zeros_like(each) for name, each in plus.items()}
+        less, second = convolved(module, {**none, **minus}, halves[1])
+        below = z + less
+
+        def pulled(shares: Tensor) -> Sequence[Tensor]:
+            return first(shares)[0], second(shares)[0]
 
     def share(relevance: Tensor) -> tuple[Share, ...]:
-        shares = relevance / below
-        first, second = (h * pull(shares)[0] for h, (_, pull) in zip(halves, made, strict=True))
-        return (first + second,)
+        one, two = (x * g for x, g in zip(halves, pulled(relevance / below), strict=True))
+        return (one + two,)
 
     return share
 

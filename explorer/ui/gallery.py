@@ -36,7 +36,8 @@ _picked = component("picked")
 @dataclass(frozen=True)
 class Card:
     """One picture of a gallery: ``fill`` 0 to 1 is the length of its bar, ``colour`` a CSS
-    colour for its mark, ``rank`` the number on it ("" for none)."""
+    colour for its mark, ``rank`` the number on it ("" for none), ``waits`` whether it is shown
+    until another takes its place."""
 
     id: int
     source: str
@@ -46,6 +47,7 @@ class Card:
     fill: float | None = None
     rank: str = ""
     colour: str = ""
+    waits: bool = False
 
 
 def gallery(
@@ -83,9 +85,8 @@ def _item(card: Card) -> dict[str, Any]:
         item |= {"label": card.label, "value": card.value}
     if card.fill is not None:
         item["fill"] = round(min(max(card.fill, 0.0), 1.0), 3)
-    return item | {
-        name: value for name, value in (("rank", card.rank), ("colour", card.colour)) if value
-    }
+    more = (("rank", card.rank), ("colour", card.colour), ("waits", card.waits))
+    return item | {name: value for name, value in more if value}
 
 
 def strips(

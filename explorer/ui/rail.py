@@ -23,8 +23,6 @@ from explorer.ui.subject import Subject
 from explorer.ui.waiting import waiting
 
 BINS = 40
-PLOT = {"displayModeBar": False}
-MAP = {"displaylogo": False, "modeBarButtonsToRemove": ["toImage", "autoScale2d", "zoom2d"]}
 
 
 def distribution(about: Subject, references: References | None) -> None:
@@ -38,11 +36,11 @@ def distribution(about: Subject, references: References | None) -> None:
         low = float("inf")
         if references is not None and references.query.range == "top":
             low = float(references.value.min(initial=np.inf))
-        st.plotly_chart(
-            plots.histogram(answer, low),
-            config=PLOT,
+        plots.histogram(
+            answer,
+            low,
             key="histogram",
-            alt="Histogram of the neuron's highest activation per picture, logarithmic counts",
+            name="Histogram of the neuron's highest activation per picture, logarithmic counts",
         )
         coloured = "; coloured: the references" if np.isfinite(low) else ""
         left_out = f" {answer.zero:,} pictures at zero are left out." if answer.zero else ""
@@ -91,17 +89,15 @@ def plane(about: Subject, split: Split, question: SplitQuestion) -> None:
         chosen = {at for at, image in enumerate(index.tolist()) if image in about.chosen}
         marked = {int(image): at for at, image in enumerate(index)}.get(about.picture or -1)
 
-        def selected() -> None:
-            points = st.session_state["map"].selection.points
-            subject.choose(about.neuron, [index[_position(point)] for point in points])
-
-        st.plotly_chart(
-            plots.plane(points, split.labels, names, chosen, marked),
-            config=MAP,
+        plots.plane(
+            points,
+            split.labels,
+            names,
+            chosen,
+            marked,
             key="map",
-            on_select=selected,
-            selection_mode=("points", "box", "lasso"),
-            alt="References on a plane, coloured by virtual neuron",
+            name="References on a plane, coloured by virtual neuron",
+            on_choose=lambda found: subject.choose(about.neuron, index[found].tolist()),
         )
         st.caption(f"{title} of the rows that were divided. Draw around points to see only them.")
         if isinstance(answer, Status):
@@ -125,11 +121,6 @@ def _projection(question: SplitQuestion) -> Projection | Status | str:
         return str(error)
     failed = isinstance(answer, Status) and answer.state == "failed" and not answer.fault
     return answer.message if failed else answer
-
-
-def _position(point: dict) -> int:
-    data = point["customdata"]
-    return int(data[0] if isinstance(data, (list, tuple)) else data)
 
 
 def agreement(split: Split, question: SplitQuestion) -> None:

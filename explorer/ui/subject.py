@@ -85,6 +85,8 @@ def show(
     tells it by image id (-1: none of them)."""
     index = references.index[positions]
     usable = crops if isinstance(crops, Crops) else None
+    found = set() if usable is None else set(usable.index.tolist())
+    over = crops is None or (isinstance(crops, Status) and crops.state in ("failed", "cancelled"))
     pictures = sources(subject.ws, index, subject.view, usable)
     highest = float(references.value.max(initial=1e-9))
     cards = []
@@ -103,6 +105,7 @@ def show(
                 fill=value / highest,
                 rank=str(position + 1),
                 colour="" if virtual is None else tone(virtual),
+                waits=not over and image not in found,
             )
         )
     gallery(cards, key=key, name=name, on_click=pick)

@@ -11,7 +11,7 @@ from explorer.ui.session import asker, backend, plain
 
 OVER = ("done", "failed", "cancelled")
 
-SOON, OFTEN, SELDOM = 3.0, 0.2, 1.0
+SOON, OFTEN, SELDOM = 3.0, 0.1, 1.0
 """For so many seconds it is asked so often, in seconds, how far a job is; then so seldom."""
 
 
@@ -57,15 +57,18 @@ def _follow(key: str, brief: bool) -> None:
     waits are watched closely, because what comes of them is due any moment."""
     begun = st.session_state.setdefault("waits", {}).setdefault(key, time.monotonic())
     often = time.monotonic() - begun < SOON
-    st.fragment(_poll, run_every=OFTEN if often else SELDOM)(key, brief, begun, often)
+    some = backend().begun(key) is not None
+    st.fragment(_poll, run_every=OFTEN if often else SELDOM)(key, brief, begun, often, some)
 
 
-def _poll(key: str, brief: bool, begun: float, often: bool) -> None:
+def _poll(key: str, brief: bool, begun: float, often: bool, some: bool) -> None:
+    """``some``: the page shows what there is of the answer already."""
     status = backend().status(key, asker())
     if status is None or status.state in OVER:
         st.session_state["waits"].pop(key, None)
         st.rerun()
-    if often and time.monotonic() - begun > SOON:
+    too_often = often and time.monotonic() - begun > SOON
+    if too_often or (not some and backend().begun(key) is not None):
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(status.fraction, text=progress_text(status))

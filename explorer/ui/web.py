@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
 from explorer.settings import HOME
+from explorer.ui.ahead import Ahead
 
 # A folder called pages/ beside app.py would otherwise make the first deep link to a fresh server
 # run that page without app.py, so without sidebar and navigation.
@@ -34,5 +35,5 @@ def load() -> None:
         importlib.import_module(name)
 
 
-app = st.App(HOME / "app.py", on_script_error=apologise)
+app = Ahead(st.App(HOME / "app.py", on_script_error=apologise))
 threading.Thread(target=load, name="load", daemon=True).start()

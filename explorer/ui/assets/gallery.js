@@ -13,6 +13,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const card = make(data.clickable ? "button" : "div", "card");
     card.dataset.id = item.id;
     card.title = item.title;
+    if (item.waits) card.classList.add("waits");
     if (item.colour) card.style.setProperty("--mark", item.colour);
     if (data.clickable) {
       card.type = "button";

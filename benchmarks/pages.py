@@ -1,0 +1,185 @@
+"""Waiting for a page: the demo in Chromium, neurons never seen and neurons seen."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.interleaved import spread
+from benchmarks.options import Options
+from explorer.backend import Asker, Backend
+from explorer.records import Status
+from explorer.settings import DEMO, HOME, load_settings
+
+LAYER, LOWER = "blocks.5.3.bn2", "blocks.5.2.bn2"
+REFERENCES = 100
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+SETTLED = (
+    "[data-testid=stApp][data-test-script-state=notRunning]"
+    "[data-test-connection-state=CONNECTED]:not(:has([data-stale=true]))"
+)
+IDLE = "() => document.querySelectorAll('[data-testid=stProgress]').length == 0"
+PATIENCE = 120.0
+READING_SECONDS = 10.0
+"""What somebody spends on the first neuron, while the worker gets ready for others."""
+PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server over the demo; ``started`` is when its process was, on time.perf_counter."""
+
+    url: str
+    backend: Backend
+    started: float
+
+    def neuron(self, channel: int) -> str:
+        """The address of a neuron's page."""
+        return f"{self.url}/Neuron?ws={DEMO.name}&layer={LAYER}&neuron={channel}"
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Milliseconds from opening an address until something stands on the screen."""
+    if not CHROMIUM:
+        return {"pages_skipped": "Chromium is not installed: install it to measure pages."}
+    if importlib.util.find_spec("playwright") is None:
+        return {"pages_skipped": "Playwright is not installed: pip install playwright."}
+    from playwright.sync_api import sync_playwright
+
+    rounds = 3 if options.quick else 9
+    folder = _cache(options.folder / "pages")
+    with _serving(folder) as site:
+        channels = _channels(site, rounds + 1)
+    with sync_playwright() as playwright, _serving(folder) as site:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        tab = chromium.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        tab.set_default_timeout(PATIENCE * 1000)
+        found = _figures(tab, site, channels)
+        chromium.close()
+    return found
+
+
+def _figures(tab: Any, site: Site, channels: list[int]) -> dict[str, float]:
+    """The first page after the start, then pages of neurons never seen, then the same again."""
+    tab.goto(site.neuron(channels[0]))
+    first = _wait(tab, site.started)["split"]
+    time.sleep(READING_SECONDS)
+    found = {"pages_first_after_start_ms": 1000 * first}
+    for kind in ("cold", "warm"):
+        visits = []
+        for channel in channels[1:]:
+            start = time.perf_counter()
+            tab.goto(site.neuron(channel))
+            visits.append(_wait(tab, start))
+            time.sleep(PAUSE_SECONDS)
+        for step in visits[0]:
+            taken = np.array([1000 * visit[step] for visit in visits])
+            found |= spread(f"pages_{kind}_{step}_ms", taken)
+    return found
+
+
+def _wait(tab: Any, start: float) -> dict[str, float]:
+    """Seconds from ``start`` until the virtual neurons, the crops of the first page of references,
+    all crops, and everything are drawn."""
+    steps: dict[str, Callable[[], Any]] = {
+        "split": lambda: _first_card(tab, "Pictures of virtual neuron A").wait_for(),
+        "row": lambda: _gone(tab, "[aria-label=References] .waits"),
+        "crops": lambda: _gone(tab, ".waits"),
+        "complete": lambda: _complete(tab),
+    }
+    found = {}
+    _first_card(tab, "References").wait_for()
+    for name, step in steps.items():
+        step()
+        found[name] = time.perf_counter() - start
+    return found
+
+
+def _first_card(tab: Any, gallery: str) -> Any:
+    return tab.get_by_label(gallery, exact=True).get_by_role("button").first
+
+
+def _gone(tab: Any, selector: str) -> None:
+    tab.locator(selector).first.wait_for(state="detached")
+
+
+def _complete(tab: Any) -> None:
+    tab.get_by_text("Correlation ↑").wait_for()
+    tab.get_by_text("UMAP of the rows").wait_for()
+    tab.wait_for_function(IDLE)
+    tab.wait_for_selector(SETTLED, state="attached")
+
+
+def _cache(folder: Path) -> Path:
+    """An empty cache that shares this machine's pictures and scans."""
+    own = load_settings().cache_dir
+    folder.mkdir()
+    for name in ("data", "scans"):
+        (own / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(own / name)
+    return folder
+
+
+def _channels(site: Site, count: int) -> list[int]:
+    """Neurons that have all their references, here and there in the layer; scans what it must."""
+    asker = Asker("benchmark", "benchmark")
+    _answer(lambda: site.backend.table(DEMO.name, LOWER, asker))
+    table = _answer(lambda: site.backend.table(DEMO.name, LAYER, asker))
+    pictures = len(_answer(lambda: site.backend.images(DEMO.name, asker)))
+    many = np.flatnonzero(table.density * pictures >= 1.5 * REFERENCES)
+    chosen: list[int] = np.random.default_rng(0).choice(many, count, replace=False).tolist()
+    return chosen
+
+
+def _answer(ask: Callable[[], Any]) -> Any:
+    while isinstance(answer := ask(), Status):
+        if answer.state == "failed":
+            raise RuntimeError(answer.message)
+        time.sleep(0.1)
+    return answer
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[Site]:
+    own = {"EXPLORER_CACHE_DIR": str(folder)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EXPLORER_")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "explorer", "serve", "--port", str(port)]
+    start = time.perf_counter()
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=HOME, env=kept | own, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _listening(f"{url}/_stcore/health", server, folder / "server.log")
+        yield Site(url, Backend(load_settings(own)), start)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+def _listening(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    while server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()  # noqa: S310
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise RuntimeError(f"The server ended: {log.read_text()}")

@@ -1,0 +1,146 @@
+"""Where a neuron looks in its references; each half of the cores takes batches of its own.
+
+Small maps divide badly among cores; and where another program wants a core, one batch waits for it
+instead of each convolution of every batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import replace
+from functools import cache
+from queue import SimpleQueue
+from threading import Barrier
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from explorer.compute import attribution
+from explorer.compute.batching import in_batches
+from explorer.compute.crops import boxes_and_heat
+from explorer.lab import Report
+from explorer.networks.slices import Slice
+from explorer.records import Crops, References
+
+BATCH, HALVES = 5, 2
+"""Pictures in a batch, and how many batches are under way at once, each on its share of the cores:
+together they hold what one batch of ten would."""
+FIRST = 16
+"""Pictures whose crops can be shown before all are there: a page of references."""
+
+
+def crops(
+    piece: Slice,
+    inputs: Callable[[np.ndarray], Tensor],
+    references: References,
+    rule: str,
+    first: Callable[[Crops], None],
+    report: Report,
+) -> Crops:
+    """Boxes and heat maps of relevance from each reference's strongest position down ``piece``, a
+    slice from the pixels, whose ``inputs`` f32[B,3,H,W] are given for pictures i64[B]. ``first``
+    gets what there is as soon as that is FIRST pictures of more. Raises MissingRule as
+    ``attribution.heat`` does.
+    """
+    index = references.index
+    made: list[np.ndarray] = []
+
+    def some() -> Crops:
+        box, heat, degenerate = boxes_and_heat(np.concatenate(made))
+        about = references.neuron, references.query, index[: len(box)]
+        return Crops(*about, box, heat, degenerate, rule)
+
+    done = 0
+    with closing(_heat_maps(piece, inputs, references, rule)) as batches:
+        for maps in batches:
+            before, done = done, done + len(maps)
+            made.append(maps)
+            report(done / len(index), f"Heat maps: {done} of {len(index)}")
+            if before < FIRST <= done < len(index):
+                first(some())
+    return some()
+
+
+def whole(references: References, size: int) -> Crops:
+    """Whole pictures of ``size`` pixels a side, of what is no neuron that could look anywhere."""
+    count = len(references.index)
+    heat, degenerate = np.zeros((count, 1, 1), np.uint8), np.ones(count, bool)
+    about = references.neuron, references.query, references.index
+    return Crops(*about, whole_boxes(count, size), heat, degenerate, "none")
+
+
+def whole_boxes(count: int, size: int) -> np.ndarray:
+    """i32[K,4]: boxes around whole pictures."""
+    return np.tile(np.array([0, 0, size, size], np.int32), (count, 1))
+
+
+def _heat_maps(
+    piece: Slice, inputs: Callable[[np.ndarray], Tensor], references: References, rule: str
+) -> Generator[np.ndarray, None, None]:
+    """f32[B,H,W] of successive batches."""
+    at_once = min(HALVES, torch.get_num_threads()) if _on_cpu(piece) else 1
+    slices: SimpleQueue[Slice] = SimpleQueue()
+    for _ in range(at_once):
+        slices.put(_own(piece))
+
+    def part(at: np.ndarray) -> np.ndarray:
+        x = inputs(references.index[at])
+        channels = torch.full((len(at),), references.neuron.channel, device=x.device)
+        places = torch.from_numpy(references.position[at]).to(x.device, torch.int64)
+        mine = slices.get()
+        try:
+            return attribution.heat(mine, x, channels, places, rule).float().cpu().numpy()
+        finally:
+            slices.put(mine)
+
+    def batch(at: np.ndarray) -> np.ndarray:
+        return np.concatenate(in_batches(part, at, BATCH))
+
+    every = np.arange(len(references.index))
+    batches = [every[start : start + BATCH] for start in range(0, len(every), BATCH)]
+    yield from _side_by_side(batch, batches, at_once) if at_once > 1 else map(batch, batches)
+
+
+def _side_by_side(
+    function: Callable[[np.ndarray], np.ndarray], batches: list[np.ndarray], at_once: int
+) -> Iterator[np.ndarray]:
+    futures: list[Future[np.ndarray]] = [_pool(at_once).submit(function, each) for each in batches]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        wait([each for each in futures if not each.cancel()])
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that share the cores; all are started now, because the latest word on how many cores
+    a thread uses is also that of threads to come."""
+    cores = torch.get_num_threads()
+    begun = Barrier(threads + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(max(1, cores // threads))
+        begun.wait()
+
+    pool = ThreadPoolExecutor(threads, "heat", begin)
+    for _ in range(threads):
+        pool.submit(int)
+    begun.wait()
+    torch.set_num_threads(cores)
+    return pool
+
+
+def _own(piece: Slice) -> Slice:
+    """The same slice with modules of its own, whose weights are shared: a rule puts others in their
+    place while it runs."""
+    tensors = (*piece.module.parameters(), *piece.module.buffers())
+    return replace(piece, module=copy.deepcopy(piece.module, {id(each): each for each in tensors}))
+
+
+def _on_cpu(piece: Slice) -> bool:
+    return all(each.device.type == "cpu" for each in piece.module.parameters())
