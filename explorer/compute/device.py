@@ -40,7 +40,7 @@ def threads() -> int:
 
 def give_back() -> None:
     """Let the system have the memory that nothing here uses, which ``choose_device`` has this
-    process keep. What comes next asks for it again, at 0.2 s a GiB."""
+    process keep. What comes next asks for it again, at half a second a GiB."""
     gc.collect()
     torch.cuda.empty_cache()
     libc = _libc()
