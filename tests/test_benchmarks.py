@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,6 +71,20 @@ def test_figures_are_printed(
         assert json.loads(shown)["relevance_peak_mib"] > 0
     else:
         assert re.search(r"^one_ms +2 +\(1\.5 to 3\)$", shown, re.MULTILINE)
+
+
+def test_one_that_fails_does_not_take_the_others_along(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        name = command[command.index("--only") + 1]
+        said = f'printed besides\n{{"{name}_ms": 1.0}}\n'
+        return subprocess.CompletedProcess(command, int(name == "sweep"), said)
+
+    monkeypatch.setattr(benchmarks.subprocess, "run", run)
+    assert benchmarks.main(["--only", "relevance", "sweep", "--json", "--pictures", "."]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"relevance_ms": 1.0, "sweep_failed": 1}
 
 
 def test_variants_run_in_turn_and_may_tell_their_own_time() -> None:
