@@ -24,8 +24,8 @@ Told = list[tuple[float, float]]
 def measure(options: Options) -> dict[str, Any]:
     """Start-up, pictures per second from the first answer on, and whether the arrays are equal."""
     if importlib.util.find_spec("ray") is None:
-        why = "left out, as Ray is not installed: pip install -r requirements-ray.txt"
-        return {"ray_scan": why, "ray_scan_over_local": None}
+        why = "Ray is not installed: pip install -r requirements-ray.txt."
+        return {"ray_scan_skipped": why, "ray_scan_over_local": None}
     bench = Bench(options)
     lab = bench.lab()
     images = cut(lab.images, min(len(lab.images), 128 if options.quick else 1536))
