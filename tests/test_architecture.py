@@ -49,6 +49,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "explorer.compute.lloyd",
         "explorer.compute.plane",
         "explorer.compute.gram",
+        "explorer.compute.one_core",
     ),
     "compute": ("explorer.compute",),
     "concepts": ("explorer.concepts",),

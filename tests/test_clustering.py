@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from explorer.compute import clustering, gram, lloyd
 from explorer.compute.choosing import choose_k, stability
@@ -22,6 +23,7 @@ from explorer.compute.clustering import (
     rotate,
     silhouette,
 )
+from explorer.compute.one_core import one_core
 from explorer.records import BadInput
 
 
@@ -247,3 +249,14 @@ def test_no_heavy_library_is_imported_for_clustering() -> None:
 def test_roots_keep_signs_and_halve_orders_of_magnitude() -> None:
     rows = np.array([[0.25, -0.04, 0.0]])
     np.testing.assert_allclose(clustering.rooted(rows), [[0.5, -0.2, 0.0]], rtol=1e-6)
+
+
+def test_linear_algebra_stays_on_one_core_inside() -> None:
+    def cores() -> list[int]:
+        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+    before = cores()
+    with one_core():
+        assert set(cores()) == {1}
+    assert cores() == before
+    assert set(one_core()(cores)()) == {1}

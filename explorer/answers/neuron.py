@@ -12,6 +12,7 @@ from explorer import browse, figures, questions
 from explorer.answers.room import Room, inner, neuron_of
 from explorer.compute import clustering, plane, projections
 from explorer.compute.embedding import resolve
+from explorer.compute.one_core import one_core
 from explorer.figures import virtual_neurons
 from explorer.images.thumbnails import render
 from explorer.keys import Identity, Question, query_from
@@ -115,7 +116,8 @@ def alignment(room: Room, question: Question, identity: Identity, report: Report
     rows = _rows(room, question, identity, question.args["split"], report)
     embedding, _ = lab.embed_references(found.references, spec, report)
     info = resolve(spec, room.shelf.embedder)
-    return judge(info, embedding, rows, found.labels, found.seed)
+    with one_core():
+        return judge(info, embedding, rows, found.labels, found.seed)
 
 
 def figure(room: Room, question: Question, identity: Identity, report: Report) -> FigureFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from explorer.compute.clustering import checked, distances, distinct, rotate
+from explorer.compute.one_core import one_core
 from explorer.records import Unavailable
 
 NEIGHBOURS, FEWEST_NEIGHBOURS = 15, 6
@@ -33,6 +34,7 @@ def principal_plane(rows: np.ndarray) -> np.ndarray:
     return (plane * np.where(strongest < 0, -1, 1)).astype(np.float32)
 
 
+@one_core()
 def umap_plane(rows: np.ndarray, seed: int) -> np.ndarray:
     """f32[K,2]: UMAP of the rows f32[K,D] (McInnes et al. 2018), from 15 neighbours or fewer where
     there are few rows, starting at the principal plane.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from explorer.compute import choosing, clustering, plane
+from explorer.compute.one_core import one_core
 from explorer.lab import Lab
 from explorer.methods.method import Method
 from explorer.methods.params import option
@@ -52,6 +53,7 @@ def origin(lab: Lab) -> dict[str, Any]:
     }
 
 
+@one_core()
 def cluster(
     method: Method,
     lab: Lab,
