@@ -265,6 +265,7 @@ def test_an_actor_has_as_many_cores_as_this_process_has_threads(
     torch.set_num_threads(count)
     cluster = Cluster("ray", "auto")
     assert (cluster.actors, cluster.device) == (actors, "cpu")
+    assert cluster.size == ("1 actor" if actors == 1 else f"{actors} actors")
     asked = cluster._each()
     assert asked["num_cpus"] == min(count, 5)
     assert asked["runtime_env"]["env_vars"] == {"OMP_NUM_THREADS": str(count)}

@@ -73,9 +73,7 @@ def _spread(
     done = 0
 
     def tell() -> None:
-        report(
-            done / len(channels), f"{done} of {len(channels)} neurons by {cluster.actors} actors"
-        )
+        report(done / len(channels), f"{done} of {len(channels)} neurons by {cluster.size}")
 
     make = (room.settings, cluster.device, question.kind, part)
     for some, stored in zip(parts, cluster.map(answerer, make, tasks, tell), strict=True):

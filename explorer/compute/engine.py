@@ -70,6 +70,11 @@ class Cluster:
         self._ray.shutdown()
 
     @property
+    def size(self) -> str:
+        """How many actors, in words."""
+        return "1 actor" if self.actors == 1 else f"{self.actors} actors"
+
+    @property
     def device(self) -> str:
         """The device that each actor has for itself."""
         return "cuda:0" if self.gpus else "cpu"

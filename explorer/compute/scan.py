@@ -70,7 +70,7 @@ def scan_on(
     """As ``scan``, to the same arrays, by the actors of a cluster."""
 
     def idle() -> None:
-        report(1 - writer.missing / writer.images, f"{cluster.actors} actors")
+        report(1 - writer.missing / writer.images, cluster.size)
 
     about = (workspace, images.root, writer.layers, cluster.device)
     batch = CUDA_BATCH if cluster.gpus else BATCH
