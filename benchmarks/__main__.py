@@ -42,12 +42,14 @@ def main(argv: list[str] | None = None) -> int:
             figures = _measure(chosen[0], args, Path(folder))
         else:
             if not args.pictures:
-                from benchmarks.options import draw
+                from benchmarks.options import DRAWN, draw
 
-                args.pictures = str(draw(Path(folder) / "pictures"))
+                args.pictures = str(draw(Path(folder) / "pictures", DRAWN[args.quick]))
             for name in chosen:
-                print(f"{name} ...", file=sys.stderr, flush=True)
+                print(f"{name} ... ", end="", file=sys.stderr, flush=True)
+                start = time.monotonic()
                 figures |= _apart(name, args)
+                print(f"{time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     print(json.dumps(figures) if args.json else _table(figures))
     return int(any(name.endswith("_failed") for name in figures))
 
@@ -82,9 +84,10 @@ def _apart(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    from benchmarks.options import Options, draw
+    from benchmarks.options import DRAWN, Options, draw
 
-    pictures = Path(args.pictures).resolve() if args.pictures else draw(folder / "pictures")
+    pictures = Path(args.pictures).resolve() if args.pictures else None
+    pictures = pictures or draw(folder / "pictures", DRAWN[args.quick])
     start = time.monotonic()
     module = importlib.import_module(f"benchmarks.{name}")
     options = Options(args.quick, args.whole, pictures, args.peer, folder)

@@ -17,7 +17,7 @@ from explorer.compute.plane import umap_plane
 
 REFERENCES, CHANNELS = 100, 1024
 KS = range(2, 6)
-LAYER = {True: 64, False: 2048}
+LAYER = {True: 32, False: 2048}
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -37,11 +37,15 @@ def measure(options: Options) -> dict[str, Any]:
         "choose_k": each(lambda row: choose_k(row, 0)),
         "map": each(lambda row: umap_plane(row, 0)),
     }
-    seconds = interleave(variants, 5 if options.quick else 32)
+    seconds = interleave(variants, 3 if options.quick else 32)
     found: dict[str, Any] = {}
     for name, taken in seconds.items():
         found |= spread(f"clustering_{name}_ms", taken * 1000)
-    same = [np.array_equal(kmeans(row, k, 0)[0], _plain(row, k)) for row in rows[:16] for k in KS]
+    same = [
+        np.array_equal(kmeans(row, k, 0)[0], _plain(row, k))
+        for row in rows[: 4 if options.quick else 16]
+        for k in KS
+    ]
     count = LAYER[options.quick]
     return found | {
         "clustering_layer_seconds": sum(_whole(drawn(1000 + seed)) for seed in range(count)),

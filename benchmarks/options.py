@@ -20,7 +20,8 @@ from explorer.store import Store
 
 NETWORK, WEIGHTS = "torchvision:resnet50", "random:0"
 """What most benchmarks measure: speed does not depend on what the weights are."""
-DRAWN = 400
+DRAWN = {True: 200, False: 400}
+"""Pictures, with ``--quick`` and without."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def silent(fraction: float, message: str) -> None:
     """Progress goes nowhere."""
 
 
-def draw(folder: Path, count: int = DRAWN) -> Path:
+def draw(folder: Path, count: int) -> Path:
     """``count`` pictures of 500 x 375 pixels, as detailed as photographs: about 100 kB each."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):

@@ -36,7 +36,7 @@ def measure(options: Options) -> dict[str, Any]:
     variants = _alone(bench, numbers)
     if options.peer or not options.quick:
         variants |= _cold(bench, numbers) | _shared(bench, numbers)
-    rounds = 3 if options.quick else 7
+    rounds = 7 if not options.quick else 3 if options.peer else 2
     if not options.peer:
         return _milliseconds(interleave(variants, rounds))
     with _peer(options) as peer:

@@ -22,7 +22,11 @@ from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import PRECISIONS, ImageSet
 
-LITE0 = ("timm:tf_efficientnet_lite0", "random:0")
+NETWORKS = {
+    "resnet50": (NETWORK, WEIGHTS),
+    "lite0": ("timm:tf_efficientnet_lite0", "random:0"),
+}
+"""With ``--quick`` the first, in float32."""
 BLOCKS = (
     *("layer1", "layer2", "layer3", "layer4"),
     *("blocks.2.1.bn1", "blocks.3.2.bn1", "blocks.4.2.bn1", "blocks.5.3.bn2"),
@@ -35,7 +39,7 @@ SCANNED = {"resnet50": 384, "lite0": 768}
 def measure(options: Options) -> dict[str, Any]:
     """Pictures per second and ratios; the bare pass has its pictures in memory as tensors."""
     figures: dict[str, Any] = {}
-    for name, source in (("resnet50", (NETWORK, WEIGHTS)), ("lite0", LITE0)):
+    for name, source in list(NETWORKS.items())[: 1 if options.quick else None]:
         images = Bench(options, *source).images
         loaded = load(*source)
         for precision in PRECISIONS[:1] if options.quick else PRECISIONS:
