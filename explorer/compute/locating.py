@@ -26,9 +26,8 @@ from explorer.lab import Report
 from explorer.networks.slices import Slice
 from explorer.records import Crops, References
 
-BATCH, HALVES = 5, 2
-"""Pictures in a batch, and how many batches are under way at once, each on its share of the cores:
-together they hold what one batch of ten would."""
+BATCH, HALVES = 10, 2
+"""Pictures under way at once, and in how many batches, each on its share of the cores."""
 FIRST = 16
 """Pictures whose crops can be shown before all are there: a page of references."""
 
@@ -83,6 +82,7 @@ def _heat_maps(
 ) -> Generator[np.ndarray, None, None]:
     """f32[B,H,W] of successive batches."""
     at_once = min(HALVES, torch.get_num_threads()) if _on_cpu(piece) else 1
+    size = BATCH // at_once
     slices: SimpleQueue[Slice] = SimpleQueue()
     for _ in range(at_once):
         slices.put(_own(piece))
@@ -98,10 +98,10 @@ def _heat_maps(
             slices.put(mine)
 
     def batch(at: np.ndarray) -> np.ndarray:
-        return np.concatenate(in_batches(part, at, BATCH))
+        return np.concatenate(in_batches(part, at, size))
 
     every = np.arange(len(references.index))
-    batches = [every[start : start + BATCH] for start in range(0, len(every), BATCH)]
+    batches = [every[start : start + size] for start in range(0, len(every), size)]
     yield from _side_by_side(batch, batches, at_once) if at_once > 1 else map(batch, batches)
 
 
