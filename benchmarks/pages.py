@@ -60,7 +60,7 @@ def measure(options: Options) -> dict[str, Any]:
         return {"pages_skipped": "Playwright is not installed: pip install playwright."}
     from playwright.sync_api import sync_playwright
 
-    rounds = 3 if options.quick else 9
+    rounds = 2 if options.quick else 9
     folder = _cache(options.folder / "pages")
     with _serving(folder) as site:
         channels = _channels(site, rounds + 1)
@@ -139,7 +139,7 @@ def _cache(folder: Path) -> Path:
 def _channels(site: Site, count: int) -> list[int]:
     """Neurons that have all their references, here and there in the layer; scans what it must."""
     asker = Asker("benchmark", "benchmark")
-    _answer(lambda: site.backend.table(DEMO.name, LOWER, asker))
+    _answer(lambda: site.backend.scan(DEMO.name, [LOWER, LAYER], asker))
     table = _answer(lambda: site.backend.table(DEMO.name, LAYER, asker))
     pictures = len(_answer(lambda: site.backend.images(DEMO.name, asker)))
     many = np.flatnonzero(table.density * pictures >= 1.5 * REFERENCES)
