@@ -341,6 +341,8 @@ def test_no_parameter_of_a_method_takes_a_name_of_the_address() -> None:
 
 def test_a_failed_question_says_why_and_can_be_asked_again(serve: Serve, answered: Backend) -> None:
     settings = answered.settings
+    serve(answered)
+    assert not visit(NEURON, **HERE).exception  # so that only this split is waited for
     serve(Backend(settings))
     app = visit(NEURON, **HERE, k="3", seed="77")
     queue = Jobs(settings.cache_dir)
