@@ -42,6 +42,8 @@ from explorer.scores.planted import average, confusion, recovery
 
 SHARED = ("references", "judge", "weights", "regimes", "groups", "mixes", "join", "pairs", "seed")
 """The arguments on which it depends what is planted."""
+THOROUGH = 100
+"""Sums of each kind for which candidates are tried where those for fewer do not suffice."""
 
 
 def plants(room: Room, question: Question, identity: Identity, report: Report) -> Plants:
@@ -52,18 +54,10 @@ def plants(room: Room, question: Question, identity: Identity, report: Report) -
     count = query_from(args["references"]).count
     views = _views(lab, layer, args["judge"], _between(report, 0.0, 0.5, "Embedding pictures"))
     found = planting.sources(lab.scan(layer, report), views, count)
-    kinds = [(regime, groups) for regime in args["regimes"] for groups in args["groups"]]
-    join = args["join"]
-    tried = [planting.candidates(found, *kind, count, wanted, seed, join) for kind in kinds]
-    sums = [each for candidates in tried for each in candidates]
-    made = _planted(lab, layer, sums, count, _between(report, 0.5, 0.75, "Planting"))
-    balanced = [each for each in made if planting.balanced(each, count)]
-    possible, chosen = {}, []
-    for regime, groups in kinds:
-        alike = [p for p in balanced if (p.sum.regime, len(p.sum.sources)) == (regime, groups)]
-        kept = planting.separate(alike)
-        possible[f"{regime}, {groups} sources"] = len(kept)
-        chosen += kept[:wanted]
+    now = _between(report, 0.5, 0.75, "Planting")
+    possible, chosen = _choose(lab, layer, found, args, wanted, now)
+    if min(possible.values()) < wanted < THOROUGH:  # what a refusal counts can then be had
+        possible, chosen = _choose(lab, layer, found, args, THOROUGH, now)
     if min(possible.values()) < wanted:
         listed = "; ".join(f"{number} ({kind})" for kind, number in possible.items())
         raise BadInput(
@@ -76,6 +70,34 @@ def plants(room: Room, question: Question, identity: Identity, report: Report) -
     others = _planted(lab, layer, more, count, _between(report, 0.75, 1.0, "Planting"))
     kept = [each for each in (*chosen, *others) if each.sum.mix in args["mixes"]]
     return Plants(tuple(each for each in kept if planting.varied(each)), possible)
+
+
+def _choose(
+    lab: DeviceLab,
+    layer: str,
+    found: planting.Sources,
+    args: Mapping[str, Any],
+    tried: int,
+    report: Report,
+) -> tuple[dict[str, int], list[Plant]]:
+    """How many sums of each kind can be had of candidates enough for ``tried`` of them, and the
+    sums, of each kind the number that is asked for at most."""
+    count, seed, join = query_from(args["references"]).count, args["seed"], args["join"]
+    kinds = [(regime, groups) for regime in args["regimes"] for groups in args["groups"]]
+    sums = [
+        each
+        for kind in kinds
+        for each in planting.candidates(found, *kind, count, tried, seed, join)
+    ]
+    made = _planted(lab, layer, sums, count, report)
+    balanced = [each for each in made if planting.balanced(each, count)]
+    possible, chosen = {}, []
+    for regime, groups in kinds:
+        alike = [p for p in balanced if (p.sum.regime, len(p.sum.sources)) == (regime, groups)]
+        kept = planting.separate(alike)
+        possible[f"{regime}, {groups} sources"] = len(kept)
+        chosen += kept[: args["pairs"]]
+    return possible, chosen
 
 
 def planted(room: Room, question: Question, identity: Identity, report: Report) -> Planted:
