@@ -25,6 +25,7 @@ from explorer.records import (
     Status,
 )
 from explorer.ui import address, choices, figure, pickers, planted_plots
+from explorer.ui.keeping import keep
 from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
@@ -241,23 +242,9 @@ def _chosen(found: Planted, names: Mapping[planted_plots.Way, str]) -> None:
 
 def _keep(ws: str, asked: Planting, found: Planted) -> None:
     """Downloads, and the command that makes the same numbers."""
-    st.code(command(ws, asked), language="shell", wrap_lines=True)
-    with st.container(horizontal=True):
-        for label, data, name, media in (
-            ("Table", exports.to_csv([asdict(row) for row in found.rows]), "table.csv", "text/csv"),
-            ("Every channel", exports.to_csv(exports.plants(found)), "channels.csv", "text/csv"),
-            (
-                "Everything",
-                exports.to_json(exports.planted(found, True)),
-                "planted.json",
-                "application/json",
-            ),
-        ):
-            st.download_button(
-                f"{label} ({name.rpartition('.')[2].upper()})",
-                data,
-                name,
-                media,
-                icon=":material/download:",
-                on_click="ignore",
-            )
+    files = {
+        "Table": ("table.csv", exports.to_csv([asdict(row) for row in found.rows])),
+        "Every channel": ("channels.csv", exports.to_csv(exports.plants(found))),
+        "Everything": ("planted.json", exports.to_json(exports.planted(found, True))),
+    }
+    keep(command(ws, asked), files)

@@ -13,6 +13,7 @@ from explorer import exports
 from explorer.backend import Study
 from explorer.records import Evaluation, EvaluationRow, Layer, ReferenceQuery, Status
 from explorer.ui import charts, choices, pickers
+from explorer.ui.keeping import keep
 from explorer.ui.session import asker, backend, plain, section
 from explorer.ui.tables import Column, Row, table
 from explorer.ui.waiting import waiting
@@ -191,26 +192,12 @@ def _with_error(value: float, error: float, digits: int = 4) -> str:
 
 def _keep(ws: str, study: Study, found: Evaluation) -> None:
     """Downloads, and the command that makes the same numbers."""
-    st.code(command(ws, study), language="shell", wrap_lines=True)
-    with st.container(horizontal=True):
-        for label, data, name, media in (
-            ("Table", exports.to_csv([asdict(row) for row in found.rows]), "table.csv", "text/csv"),
-            ("Every neuron", exports.to_csv(exports.neurons(found)), "neurons.csv", "text/csv"),
-            (
-                "Everything",
-                exports.to_json(exports.evaluation(found, True)),
-                "evaluation.json",
-                "application/json",
-            ),
-        ):
-            st.download_button(
-                f"{label} ({name.rpartition('.')[2].upper()})",
-                data,
-                name,
-                media,
-                icon=":material/download:",
-                on_click="ignore",
-            )
+    files = {
+        "Table": ("table.csv", exports.to_csv([asdict(row) for row in found.rows])),
+        "Every neuron": ("neurons.csv", exports.to_csv(exports.neurons(found))),
+        "Everything": ("evaluation.json", exports.to_json(exports.evaluation(found, True))),
+    }
+    keep(command(ws, study), files)
 
 
 def _at_one_k(
