@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings
+from tiny import LAYER, LOWER, NETWORK, WEIGHTS, tiny_room
 
 from explorer import questions
 from explorer.answers.layer import sweep
@@ -29,9 +29,7 @@ CHANNELS = (3, 4, 9, 20)
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
-    folder = tmp_path_factory.mktemp("grouped")
-    settings = tiny_settings(folder, draw_pictures(folder / "pictures"))
-    return Room(settings, Store(settings.cache_dir, 1.0))
+    return tiny_room(tmp_path_factory.mktemp("grouped"))
 
 
 @pytest.fixture

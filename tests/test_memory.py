@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import JUDGE, LAYER, LOWER, draw_pictures, surround, tiny_settings, write_config
+from tiny import (
+    JUDGE,
+    LAYER,
+    LOWER,
+    draw_pictures,
+    surround,
+    tiny_room,
+    write_config,
+)
 
 from explorer import answers
 from explorer.__main__ import main
@@ -40,9 +48,7 @@ def silent(fraction: float, message: str) -> None:
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
-    folder = tmp_path_factory.mktemp("memory")
-    settings = tiny_settings(folder, draw_pictures(folder / "pictures"))
-    return Room(settings, Store(settings.cache_dir, 1.0))
+    return tiny_room(tmp_path_factory.mktemp("memory"))
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from explorer.__main__ import main
+from explorer.answers.room import Room
 from explorer.records import Status, Workspace
 from explorer.settings import Settings
+from explorer.store import Store
 
 NETWORK = "timm:test_resnet"
 WEIGHTS = "random:0"
@@ -50,6 +52,12 @@ def tiny_settings(folder: Path, pictures: Path, read_only: bool = False) -> Sett
     """Settings with the one workspace ``tiny``, its cache under ``folder``."""
     workspace = Workspace("tiny", NETWORK, WEIGHTS, str(pictures), JUDGE, (LAYER,))
     return Settings(folder / "cache", 1.0, "cpu", read_only, 1.0, "local", (workspace,))
+
+
+def tiny_room(folder: Path) -> Room:
+    """The room of that workspace, over drawn pictures."""
+    settings = tiny_settings(folder, draw_pictures(folder / "pictures"))
+    return Room(settings, Store(settings.cache_dir, 1.0))
 
 
 def write_config(folder: Path, pictures: Path, layers: Sequence[str] = (LAYER,)) -> Path:
