@@ -143,8 +143,11 @@ class Manifest:
         dtype = self.dtypes()[name]
         offset, width = len(header(self.shape, dtype)), self.images
         with (folder / f"{name}.npy").open("r+b", buffering=0) as file:
-            for row, values in enumerate(np.ascontiguousarray(columns, dtype)):
-                data = memoryview(values).cast("B")
+            block = np.ascontiguousarray(columns, dtype)
+            rows = block if block.shape[1] < width else block.reshape(1, -1)  # whole rows touch
+            size, held = rows[0].nbytes, rows.reshape(-1).view(np.uint8).data
+            for row in range(len(rows)):
+                data = held[row * size : (row + 1) * size]
                 place = offset + (row * width + self.done) * dtype.itemsize
                 while data:
                     written = os.pwrite(file.fileno(), data, place)

@@ -20,13 +20,14 @@ from explorer.scan_files import Manifest, shard_folder
 
 SHARD_IMAGES = 65_536
 BLOCK_IMAGES = 4096
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 128 * 2**20
 BLOCK_SECONDS = 10.0
 """A block is written when it holds this many images or bytes, or is this old: what a kill costs."""
 LARGEST = float(np.finfo(np.float16).max)
 
 Batch = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""Per layer: maximum f32[C,B], mean f32[C,B] and flat argmax i64[C,B] of B images."""
+"""Per layer: maximum [C,B] and mean [C,B], in single or half precision, and flat argmax [C,B] of
+B images."""
 Skipped = tuple[int, str, str]  # image id, relative path, reason
 
 
@@ -174,7 +175,7 @@ class _Part:
             low, high = manifest.first + manifest.done, min(end, manifest.first + manifest.images)
             if not start <= low < high:
                 continue
-            new = [array[:, low - start : high - start].copy() for array in block]
+            new = [array[:, low - start : high - start] for array in block]
             invalid = [skip for skip in skipped if low <= skip[0] < high]
             _mask(new, [image - low for image, _, _ in invalid])
             with storing(folder):
@@ -191,7 +192,8 @@ class _Part:
 def _mask(block: list[np.ndarray], invalid: list[int]) -> None:
     """Clip to what half precision holds; pictures that could not be read are never the highest."""
     for array, value in zip(block[:2], (-np.inf, 0), strict=True):
-        np.clip(array, -LARGEST, LARGEST, out=array)
+        if array.dtype != np.float16:
+            np.clip(array, -LARGEST, LARGEST, out=array)
         array[:, invalid] = value
     block[2][:, invalid] = 0
 

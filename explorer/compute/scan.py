@@ -28,7 +28,7 @@ TASK_IMAGES, TASKS = 512, 8
 """Pictures that an actor takes at a time, at most, and for how many times, at least."""
 
 Reduced = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""Per layer: spatial maximum f32[C,B], mean f32[C,B] and flat position of the maximum i64[C,B]."""
+"""Per layer: spatial maximum f16[C,B], mean f16[C,B] and flat position of the maximum [C,B]."""
 Piece = tuple[Reduced, tuple[Unreadable, ...]]
 """What was found in a batch, and which of its pictures could not be read."""
 
@@ -89,21 +89,7 @@ def scanner(
     """What an actor does with paths of pictures."""
     loaded = load(workspace.network, workspace.weights)
     network = Network.build(loaded, choose_device(device), workspace.precision)
-    return lambda paths: [_narrow(piece) for piece in pieces(network, root, paths, layers)]
-
-
-def _narrow(piece: Piece) -> Piece:
-    """The same in the types in which it is stored, which travel faster."""
-    reduced, unreadable = piece
-    found = {}
-    for layer, (maximum, mean, position) in reduced.items():
-        place = np.uint16 if position.max(initial=0) < 2**16 else np.uint32
-        found[layer] = (_half(maximum), _half(mean), position.astype(place))
-    return found, unreadable
-
-
-def _half(values: np.ndarray) -> np.ndarray:
-    return np.asarray(np.clip(values, -LARGEST, LARGEST), np.float16)
+    return lambda paths: list(pieces(network, root, paths, layers))
 
 
 def pieces(
@@ -148,7 +134,9 @@ def launch(network: Network, views: np.ndarray, layers: Sequence[str]) -> Callab
     parts = in_batches(forward, views, len(views))
     widths = parts[0][0]
     whole = [torch.cat([found[what] for _, found in parts]) for what in range(3)]
-    host = [each.to("cpu", non_blocking=True) for each in whole]
+    found = (network.info.layer(network.resolve(layer)) for layer in layers)
+    places = max(layer.height * layer.width for layer in found)
+    host = [each.to("cpu", non_blocking=True) for each in _narrow(whole, places)]
     ended = torch.Event(network.device) if network.device.type == "cuda" else None
     if ended is not None:
         ended.record()
@@ -189,6 +177,17 @@ def _constants(
 
 def _pooled(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Values [B,C,H,W] to maximum, mean and flat position, each [B,C]."""
-    maximum, position = F.adaptive_max_pool2d(values, 1, return_indices=True)
-    mean = F.avg_pool2d(values, values.shape[2:])  # twice as fast as a mean over two axes
-    return maximum.flatten(1).float(), mean.flatten(1).float(), position.flatten(1)
+    whole = values.shape[2:]
+    if values.device.type == "cpu":  # a window over all is quicker there
+        maximum, position = F.max_pool2d(values, whole, return_indices=True)
+    else:
+        maximum, position = F.adaptive_max_pool2d(values, 1, return_indices=True)
+    mean = F.avg_pool2d(values, whole)  # twice as fast as a mean over two axes
+    return maximum.flatten(1), mean.flatten(1), position.flatten(1)
+
+
+def _narrow(whole: Sequence[torch.Tensor], places: int) -> Iterator[torch.Tensor]:
+    """Maximum, mean and position among ``places`` in the types in which they are stored."""
+    for values in whole[:2]:
+        yield values.clamp(-LARGEST, LARGEST).half()
+    yield whole[2].to(torch.uint16 if places <= 2**16 else torch.int32)

@@ -87,6 +87,10 @@ class SamePad(nn.Module):
         self.kernel, self.stride, self.dilation = kernel, stride, dilation
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.pads(x))
+
+    def pads(self, x: Tensor) -> list[int]:
+        """How many zeros to put to the left and right, above and below."""
         pads: list[int] = []
         for axis in (1, 0):
             side, stride = x.shape[axis - 2], self.stride[axis]
@@ -95,7 +99,7 @@ class SamePad(nn.Module):
             )
             total = max(reach + 1 - side, 0)
             pads += [total // 2, total - total // 2]
-        return F.pad(x, pads)
+        return pads
 
 
 RECTIFIERS: dict[type[nn.Module], float | None] = {nn.ReLU: None, nn.ReLU6: 6.0}

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from explorer.networks import modules as m
 from explorer.networks.canonise import canonise
+from explorer.networks.fusing import fuse
 from explorer.networks.layers import Found, default_layer, find_layers
 from explorer.networks.slices import Slice
 from explorer.records import BadInput
@@ -110,7 +111,7 @@ class Traced:
         members = self._members(graph)
         if reduce is not None:
             members["reduce"] = _Reduction(reduce)
-        return fx.GraphModule(members, graph)
+        return fuse(fx.GraphModule(members, graph))
 
     def _program(self, wanted: Sequence[fx.Node]) -> fx.GraphModule:
         """A program that gives the values of these nodes."""
@@ -119,7 +120,7 @@ class Traced:
         for node in _needed(wanted):
             made[node] = graph.node_copy(node, made.__getitem__)
         graph.output(tuple(made[node] for node in wanted))
-        return fx.GraphModule(self._members(graph), graph)
+        return fuse(fx.GraphModule(self._members(graph), graph))
 
     def _members(self, graph: fx.Graph) -> dict[str, Any]:
         """The network's modules and constants that a graph calls."""

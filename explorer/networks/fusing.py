@@ -1,0 +1,171 @@
+"""On a CPU, convolutions that add and rectify as they write: the same values in one pass over
+memory instead of three."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from explorer.networks import modules as m
+
+CUTS: Mapping[Any, float] = {
+    torch.relu: math.inf,
+    **{kind: math.inf if ceiling is None else ceiling for kind, ceiling in m.RECTIFIERS.items()},
+}
+"""Functions and kinds of modules that cut at zero, with their ceiling."""
+
+
+class Fused(nn.Module):
+    """A convolution, plus another map if there is one, cut at zero and at a ceiling if asked."""
+
+    def __init__(self, convolution: nn.Conv2d, cut: bool, ceiling: float) -> None:
+        super().__init__()
+        self.convolution = convolution
+        limited = cut and ceiling < math.inf
+        self.unary = ("hardtanh" if limited else "relu") if cut else None
+        self.bounds = [0.0, ceiling] if limited else []
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        own = self.convolution
+        how = (own.weight, own.bias, own.padding, own.stride, own.dilation, own.groups)
+        call: Any = torch.ops.mkldnn._convolution_pointwise
+        if other is None:
+            made = call(x, *how, self.unary, self.bounds, "")
+        else:
+            made = call.binary(x, other, *how, "add", 1.0, self.unary, self.bounds, None)
+        return cast(Tensor, made)
+
+
+class Bordered(nn.Module):
+    """A map cut at a ceiling and surrounded by zeros."""
+
+    def __init__(self, pad: m.SamePad, ceiling: float) -> None:
+        super().__init__()
+        self.pad = pad
+        self.ceiling = ceiling
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right, above, below = self.pad.pads(x)
+        batch, channels, height, width = x.shape
+        made = torch.empty(
+            (batch, channels, above + height + below, left + width + right),
+            dtype=x.dtype,
+            memory_format=torch.channels_last,
+        )
+        rows, columns = slice(above, above + height), slice(left, left + width)
+        for margin in (made[:, :, :above], made[:, :, rows.stop :]):
+            margin.zero_()
+        for margin in (made[:, :, rows, :left], made[:, :, rows, columns.stop :]):
+            margin.zero_()
+        torch.clamp_max(x, self.ceiling, out=made[:, :, rows, columns])
+        return made
+
+
+def fuse(program: fx.GraphModule) -> fx.GraphModule:
+    """The same program with its convolutions fused with what alone reads them.
+
+    A function of a map that is called as ``reduce`` may share no memory with its answer: the map
+    is cut at its ceiling in place afterwards.
+    """
+    parameter = next(program.parameters(), None)
+    if parameter is None or not _supported(parameter):
+        return program
+    for node in list(program.graph.nodes):
+        if isinstance(convolution := _module(program, node), nn.Conv2d) and _plain(convolution):
+            _fuse(program, node, convolution)
+    for node in list(program.graph.nodes):
+        if isinstance(pad := _module(program, node), m.SamePad):
+            _border(program, node, pad)
+    program.graph.eliminate_dead_code()
+    program.recompile()
+    return program
+
+
+def _supported(parameter: Tensor) -> bool:
+    if parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if parameter.dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return parameter.dtype is torch.float32
+
+
+def _plain(convolution: nn.Conv2d) -> bool:
+    """Whether fusing keeps the values: the fused rectifier would turn NaN into zero."""
+    padded = isinstance(convolution.padding, tuple) and convolution.padding_mode == "zeros"
+    sound = all(bool(each.isfinite().all()) for each in convolution.parameters())
+    return type(convolution) is nn.Conv2d and padded and sound
+
+
+def _fuse(program: fx.GraphModule, node: fx.Node, convolution: nn.Conv2d) -> None:
+    """Fuse one convolution with the sum and the rectifiers that follow it, if any do."""
+    end, other = _sum(program, node)
+    cuts = {user: _cut(program, user) for user in end.users}
+    cut = None not in cuts.values()
+    if not cut and other is None:
+        return
+    ceilings = {own for own in cuts.values() if own is not None}
+    ceiling = ceilings.pop() if len(ceilings) == 1 else math.inf
+    name = f"fused_{node.name}"
+    program.add_submodule(name, Fused(convolution, cut, ceiling))
+    given = (node.args[0],) if other is None else (node.args[0], other)
+    with program.graph.inserting_before(end):
+        made = program.graph.call_module(name, given)
+    made.meta = end.meta
+    for user, own in cuts.items():
+        if own == ceiling:
+            user.replace_all_uses_with(made)
+    for user, own in cuts.items():
+        if own is not None and own != ceiling:
+            user.replace_all_uses_with(_limited(program.graph, user, made, own))
+    if not cut:
+        end.replace_all_uses_with(made)
+
+
+def _sum(program: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
+    """The sum that alone reads a convolution, and the other map of it; else the convolution."""
+    reader = next(iter(node.users))
+    if len(node.users) > 1 or not isinstance(_module(program, reader), m.Add):
+        return node, None
+    if next(program.parameters()).dtype is not torch.float32:
+        return node, None  # it would be rounded once instead of twice
+    others = [other for other in reader.all_input_nodes if other is not node]
+    if len(others) != 1 or others[0].meta["shape"] != node.meta["shape"]:
+        return node, None
+    return reader, others[0]
+
+
+def _cut(program: fx.GraphModule, node: fx.Node) -> float | None:
+    """The ceiling of a rectifier; None if the node is no rectifier."""
+    kind = node.target if node.op == "call_function" else type(_module(program, node))
+    return CUTS.get(kind)
+
+
+def _border(program: fx.GraphModule, node: fx.Node, pad: m.SamePad) -> None:
+    """Fuse a padding with the ceiling before it, if that alone is padded."""
+    given, ceiling = node.all_input_nodes[0], math.inf
+    limits = given.target in (torch.clamp_max, torch.clamp_max_)
+    if limits and len(given.users) == 1:
+        given, ceiling = given.args  # type: ignore[assignment]
+    name = f"bordered_{node.name}"
+    program.add_submodule(name, Bordered(pad, ceiling))
+    with program.graph.inserting_before(node):
+        node.replace_all_uses_with(program.graph.call_module(name, (given,)))
+
+
+def _limited(graph: fx.Graph, user: fx.Node, made: fx.Node, ceiling: float) -> fx.Node:
+    """The map cut at a ceiling: in place, if all others have read it by then."""
+    others = [reader for reader in made.users if reader is not user]
+    read = all(reader.target == "reduce" and reader < user for reader in others)
+    with graph.inserting_before(user):
+        call = torch.clamp_max_ if read else torch.clamp_max
+        limited = graph.call_function(call, (made, ceiling))
+    limited.meta = made.meta
+    return limited
+
+
+def _module(program: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return program.get_submodule(str(node.target)) if node.op == "call_module" else None

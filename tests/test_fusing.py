@@ -1,0 +1,90 @@
+"""Fused convolutions give what one operator after the other gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from explorer.networks import traced
+from explorer.networks.fusing import Bordered, Fused
+from explorer.networks.graph import Network
+from explorer.networks.zoo import load
+from tests.test_graph import shaken
+
+SOURCES = {
+    "torchvision:resnet18": (9, 0),
+    "timm:tf_efficientnet_lite0": (33, 5),
+    "torchvision:mobilenet_v3_small": (14, 0),
+    "torchvision:densenet121": (59, 0),
+    "torchvision:googlenet": (57, 0),
+}
+"""How many convolutions of a network are fused at least (in single precision those that end in a
+sum as well), and how many paddings."""
+
+
+def untouched(program: Any) -> Any:
+    return program
+
+
+def network(source: str, precision: str = "float32") -> Network:
+    loaded = load(source, "random:0")
+    return Network.build(replace(loaded, model=shaken(loaded.model)), "cpu", precision)
+
+
+def extremes(values: Tensor) -> tuple[Tensor, Tensor]:
+    return values.amax((2, 3)), values.sum((2, 3))
+
+
+@pytest.fixture(params=[(source, p) for source in SOURCES for p in ("float32", "bf16")])
+def built(request: pytest.FixtureRequest) -> tuple[str, Network]:
+    source, precision = request.param
+    return source, network(source, precision)
+
+
+def test_the_values_are_the_same_to_the_bit(
+    built: tuple[str, Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, found = built
+    x = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    layers = [layer.name for layer in found.info.layers]
+    reduced, kept = found.features(x, layers, extremes), found.features(x, layers)
+    programs = list(found._core._programs.values())
+    found._core._programs.clear()
+    monkeypatch.setattr(traced, "fuse", untouched)
+    plain, maps = found.features(x, layers, extremes), found.features(x, layers)
+    for layer in layers:
+        assert torch.equal(kept[layer], maps[layer]), layer
+        for one, other in zip(reduced[layer], plain[layer], strict=True):
+            assert torch.equal(one, other), layer
+    for program in programs:
+        modules = list(program.modules())
+        convolutions, paddings = SOURCES[source]
+        assert sum(isinstance(each, Fused) for each in modules) >= convolutions
+        assert sum(isinstance(each, Bordered) for each in modules) == paddings
+
+
+def test_lower_maps_are_the_same_to_the_bit(
+    built: tuple[str, Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, found = built
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    part = found.slice(found.info.layers[2].name, found.info.layers[-2].name)
+    fused = found.inputs(x, part)
+    found._core._programs.clear()
+    monkeypatch.setattr(traced, "fuse", untouched)
+    for one, other in zip(fused, found.inputs(x, part), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_values_that_are_no_numbers_are_not_rectified_away() -> None:
+    found = network("torchvision:resnet18")
+    with torch.no_grad():
+        weights = found._core.network.get_submodule("layer4_0_conv1").weight
+        weights[3] = float("nan")
+    maps = found.features(torch.randn(1, 3, 64, 64), ["layer4.0.relu"])["layer4.0.relu"]
+    assert bool(maps[:, 3].isnan().all())
+    assert not bool(maps[:, :3].isnan().any())
