@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from test_graph import shaken
 from torch import Tensor
 
 from explorer.networks import traced
 from explorer.networks.fusing import Bordered, Fused
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
-from tests.test_graph import shaken
 
 SOURCES = {
     "torchvision:resnet18": (9, 0),
