@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from test_graph import shaken
-from torch import Tensor
+from test_graph import plain, shaken
+from torch import Tensor, nn
 
 from explorer.networks import traced
 from explorer.networks.fusing import Bordered, Fused
@@ -78,6 +78,44 @@ def test_lower_maps_are_the_same_to_the_bit(
     monkeypatch.setattr(traced, "fuse", untouched)
     for one, other in zip(fused, found.inputs(x, part), strict=True):
         assert torch.equal(one, other)
+
+
+class Block(nn.Module):
+    """A residual block whose sum is read before and after it is rectified."""
+
+    def __init__(self, ceiling: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.third = nn.Conv2d(8, 8, 1)
+        self.act = nn.ReLU6() if ceiling else nn.ReLU()
+        self.last = nn.ReLU()
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = x + self.second(self.act(x))
+        x = x + self.third(self.act(x))
+        return cast(Tensor, self.head(self.last(x).mean((2, 3))))
+
+
+@pytest.mark.parametrize("ceiling", [False, True])
+def test_what_is_also_read_unrectified_stays_so(
+    ceiling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    found = Network.build(plain(Block(ceiling)))
+    x = 9 * torch.randn(4, 3, 16, 16)
+    layers = [layer.name for layer in found.info.layers]
+    fused, reduced = found.features(x, layers), found.features(x, layers, extremes)
+    assert any(isinstance(each, Fused) for each in found._core._programs.popitem()[1].modules())
+    found._core._programs.clear()
+    monkeypatch.setattr(traced, "fuse", untouched)
+    maps, logits = found.features(x, layers), found.logits(x)
+    assert torch.allclose(maps[layers[-1]].flatten(1), logits)
+    for layer in layers:
+        assert torch.equal(fused[layer], maps[layer]), layer
+        assert torch.equal(reduced[layer][0], extremes(maps[layer])[0]), layer
 
 
 def test_values_that_are_no_numbers_are_not_rectified_away() -> None:

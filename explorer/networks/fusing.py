@@ -107,22 +107,23 @@ def _fuse(program: fx.GraphModule, node: fx.Node, convolution: nn.Conv2d) -> Non
     cut = None not in cuts.values()
     if not cut and other is None:
         return
-    ceilings = {own for own in cuts.values() if own is not None}
-    ceiling = ceilings.pop() if len(ceilings) == 1 else math.inf
+    ceilings = set(cuts.values())
+    ceiling = cast(float, ceilings.pop()) if cut and len(ceilings) == 1 else math.inf
     name = f"fused_{node.name}"
     program.add_submodule(name, Fused(convolution, cut, ceiling))
     given = (node.args[0],) if other is None else (node.args[0], other)
     with program.graph.inserting_before(end):
         made = program.graph.call_module(name, given)
     made.meta = end.meta
+    if not cut:
+        end.replace_all_uses_with(made)
+        return
     for user, own in cuts.items():
         if own == ceiling:
             user.replace_all_uses_with(made)
     for user, own in cuts.items():
         if own is not None and own != ceiling:
             user.replace_all_uses_with(_limited(program.graph, user, made, own))
-    if not cut:
-        end.replace_all_uses_with(made)
 
 
 def _sum(program: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
