@@ -108,7 +108,8 @@ class Network:
         f32[B,C,H,W], channels at axis 1 (H = W = 1 where the layer has no map): rectified but
         not clipped where the activation is a ReLU of any kind, else the layer's own value.
         With ``reduce`` each map is passed through it as soon as it is computed, and its answer
-        is returned instead, so that no map outlives its use. The keys are the names given.
+        is returned instead, so that no map outlives its use: an answer may share no memory with
+        its map, which may be cut at the ceiling in place. The keys are the names given.
         """
         names = [self.resolve(layer) for layer in layers]
         found = self._core.features(self._ready(x), tuple(dict.fromkeys(names)), reduce)
