@@ -50,6 +50,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "explorer.compute.plane",
         "explorer.compute.gram",
         "explorer.compute.one_core",
+        "explorer.compute.division",
+        "explorer.compute.beside",
     ),
     "compute": ("explorer.compute",),
     "concepts": ("explorer.concepts",),

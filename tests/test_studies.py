@@ -24,10 +24,13 @@ from tiny import (
 
 from explorer import browse
 from explorer.__main__ import main
+from explorer.answers import foresight
 from explorer.answers import layer as answers
 from explorer.backend import Asker, Backend, SplitQuestion, Study
+from explorer.compute import beside
 from explorer.compute.device_lab import DeviceLab
 from explorer.compute.shelf import Shelf
+from explorer.exports import plain
 from explorer.methods import variants
 from explorer.methods.registry import METHODS
 from explorer.records import (
@@ -127,6 +130,38 @@ def test_a_sweep_goes_on_where_it_was(backend: Backend, monkeypatch: pytest.Monk
     monkeypatch.setattr(answers.neuron, "split", split)
     wait(lambda: backend.studies.sweep(question(), ASKER, (4, 8)))
     assert set(made) <= {f"{LAYER}:7", f"{LAYER}:8"}
+
+
+def test_splits_made_beside_are_those_made_here(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[bool] = []
+    take = beside.Beside.take
+
+    def counted(*args: Any) -> Any:
+        found = take(*args)
+        taken.append(found is not None)
+        return found
+
+    monkeypatch.setattr(beside.Beside, "take", counted)
+    made = []
+    for name, fewest in (("beside", foresight.FEWEST), ("here", 99)):
+        monkeypatch.setattr(foresight, "threads", lambda: 2)
+        monkeypatch.setattr(foresight, "FEWEST", fewest)
+        settings = tiny_settings(pictures.parent / name, pictures)
+        fresh = Backend(settings, InlineQueue(settings))
+        wait(lambda now=fresh: now.studies.sweep(question(), ASKER, (0, 0)))
+        swept = wait(lambda now=fresh: now.studies.sweep(question(), ASKER, (0, 19)))
+        alive = [int(channel) for channel in swept.channels[swept.k > 0]]
+        made.append(
+            [plain(wait(lambda c=c, now=fresh: now.split(question(c), ASKER))) for c in alive]
+        )
+        assert len(alive) > 10
+        if name == "beside":
+            assert len(taken) == sum(taken) >= len(alive) - 1, "each but the first was begun"
+            taken.clear()
+    assert made[0] == made[1]
+    assert not taken
 
 
 def test_dead_neurons_and_neurons_without_groups_are_counted(

@@ -14,6 +14,7 @@ import numpy as np
 from explorer import browse, questions
 from explorer.answers import neuron
 from explorer.answers.ahead import answer_ahead
+from explorer.answers.foresight import foreseeing
 from explorer.answers.room import Room
 from explorer.answers.workspace import FALLBACK_SECONDS
 from explorer.keys import Identity, Question, key, query_from
@@ -52,18 +53,20 @@ def sweep(room: Room, question: Question, identity: Identity, report: Report) ->
     with room.sharing(room.lab(question, identity)):
         done = prepare(room, question, identity, channels.tolist(), args, report)
     rest = between(report, done, 1.0)
-    for at, channel in enumerate(channels.tolist()):
-        try:
+    with foreseeing(room, question, identity, channels.tolist(), args) as foresee:
+        for at, channel in enumerate(channels.tolist()):
             now = part(rest, at, len(channels), f"neuron {channel}")
-            split = split_of(room, question, identity, channel, args, now)
-        except DeadNeuron:
-            k[at] = -1
-        except NoCluster:
-            continue
-        else:
-            k[at] = split.k
-            silhouette[at] = split.scores.get("silhouette", np.nan)
-            stability[at] = split.scores.get("stability", np.nan)
+            foresee(at, now)
+            try:
+                split = split_of(room, question, identity, channel, args, now)
+            except DeadNeuron:
+                k[at] = -1
+            except NoCluster:
+                continue
+            else:
+                k[at] = split.k
+                silhouette[at] = split.scores.get("silhouette", np.nan)
+                stability[at] = split.scores.get("stability", np.nan)
     return Sweep(
         layer=question.subject,
         method=args["method"],

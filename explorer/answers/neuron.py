@@ -53,7 +53,7 @@ def split(room: Room, question: Question, identity: Identity, report: Report) ->
 
 def projection(room: Room, question: Question, identity: Identity, report: Report) -> Projection:
     """The rows of a split on a plane."""
-    rows = _rows(room, question, identity, question.args, report)
+    rows = rows_of(room, question, identity, question.args, report)
     report(0.5, "Drawing the map")
     return Projection(plane.umap_plane(rows, question.args["params"]["seed"]), "umap")
 
@@ -97,7 +97,7 @@ def distances(room: Room, question: Question, identity: Identity, report: Report
     """Pairs of references, by the rows of the split and by an embedder."""
     lab = room.lab(question, identity)
     found = _split(room, question, identity, report)
-    rows = _rows(room, question, identity, question.args["split"], report)
+    rows = rows_of(room, question, identity, question.args["split"], report)
     embedding, _ = lab.embed_references(found.references, question.args["embedder"], report)
     kept = np.flatnonzero(found.labels >= 0)
     one, two = np.triu_indices(len(kept), 1)
@@ -113,7 +113,7 @@ def alignment(room: Room, question: Question, identity: Identity, report: Report
     lab = room.lab(question, identity)
     spec = question.args["embedder"]
     found = _split(room, question, identity, report)
-    rows = _rows(room, question, identity, question.args["split"], report)
+    rows = rows_of(room, question, identity, question.args["split"], report)
     embedding, _ = lab.embed_references(found.references, spec, report)
     info = resolve(spec, room.shelf.embedder)
     with one_core():
@@ -151,7 +151,7 @@ def _split(room: Room, question: Question, identity: Identity, report: Report) -
     return room.kept(about, identity, Split, lambda: split(room, about, identity, report))
 
 
-def _rows(
+def rows_of(
     room: Room, question: Question, identity: Identity, args: Mapping[str, Any], report: Report
 ) -> np.ndarray:
     """The rows f32[K,D] that a split with these arguments divides."""

@@ -18,6 +18,7 @@ MARGIN = 0.01
 """By how much the silhouette must exceed that of either null, or two standard deviations if that
 is more."""
 
+LARGEST_K = 8
 DRAWS = 12
 RESAMPLES = 20
 SHARE = 0.8
@@ -41,7 +42,7 @@ class Choice:
     unimodal_sd: np.ndarray
 
 
-def choose_k(rows: np.ndarray, seed: int, largest: int = 8) -> Choice:
+def choose_k(rows: np.ndarray, seed: int, largest: int = LARGEST_K) -> Choice:
     """How many groups the rows show: the k >= 2 of the highest silhouette among those that are
     stable (``STABLE``) and whose silhouette exceeds both nulls; otherwise 1.
 

@@ -54,4 +54,5 @@ METHOD = Method(
     rows=rows,
     split=split,
     assign=nearest_centroid,
+    clusters=True,
 )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from explorer.compute import choosing, clustering, plane
-from explorer.compute.one_core import one_core
+from explorer.compute import beside, choosing, clustering
 from explorer.lab import Lab
 from explorer.methods.method import Method
 from explorer.methods.params import option
 from explorer.records import NoCluster, References, Split
 
-LARGEST_K = 8
+LARGEST_K = choosing.LARGEST_K
 
 
 def k_option() -> Any:
@@ -53,7 +51,6 @@ def origin(lab: Lab) -> dict[str, Any]:
     }
 
 
-@one_core()
 def cluster(
     method: Method,
     lab: Lab,
@@ -83,14 +80,14 @@ def cluster(
             f"{params.k} virtual neurons need as many references, and there are {count}: "
             "choose a smaller k."
         )
-    labels, centroids, scores, profile = _divide(rows[used], params.k, params.seed)
-    if len(centroids) < params.k:
+    made = beside.divided(rows, params.k, params.seed)
+    if len(made.centroids) < params.k:
         raise NoCluster(
-            f"The {count} references have only {len(centroids)} distinct rows in {space}: "
+            f"The {count} references have only {len(made.centroids)} distinct rows in {space}: "
             "choose a smaller k or another space."
         )
-    strength = np.zeros((len(centroids), len(rows)), np.float32)
-    strength[labels, np.flatnonzero(used)] = 1.0
+    strength = np.zeros((len(made.centroids), len(rows)), np.float32)
+    strength[made.labels, np.flatnonzero(used)] = 1.0
     return Split(
         neuron=references.neuron,
         method=method.name,
@@ -99,11 +96,11 @@ def cluster(
         seed=params.seed,
         references=references,
         strength=strength,
-        centroid=centroids,
+        centroid=made.centroids,
         space=space,
-        map=plane.principal_plane(rows),
-        scores={"outliers": 1 - count / len(rows), **scores},
-        provenance={**origin(lab), "profile": profile},
+        map=made.map,
+        scores={"outliers": 1 - count / len(rows), **made.scores},
+        provenance={**origin(lab), "profile": made.profile},
     )
 
 
@@ -112,37 +109,3 @@ def nearest_centroid(rows: np.ndarray, split: Split) -> tuple[np.ndarray, np.nda
     nothing but zeros belong to none (-1)."""
     labels, ratio = clustering.nearest(rows, split.centroid)
     return np.where(rows.any(axis=1), labels, -1), ratio
-
-
-def _divide(
-    rows: np.ndarray, k: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, dict[str, float], dict[str, Any]]:
-    """Labels i64[K], centroids f32[V,D], the scores at the k used (0: chosen automatically), and
-    the profile of scores over every k that was tried."""
-    choice = _choice(rows.tobytes(), rows.shape, rows.dtype.str, seed)
-    labels, centroids, _ = clustering.kmeans(rows, k or choice.k, seed)
-    tried = len(choice.silhouettes)
-    profile = {
-        "chosen": choice.k,
-        "k": list(range(2, 2 + tried)),
-        "silhouette": [float(value) for value in choice.silhouettes],
-        "stability": [float(value) for value in choice.stabilities],
-        "null_shuffled": [float(value) for value in choice.shuffled],
-        "null_unimodal": [float(value) for value in choice.unimodal],
-    }
-    at = len(centroids) - 2
-    if not 0 <= at < tried:
-        return labels, centroids, {}, profile
-    scores = {
-        "silhouette": float(choice.silhouettes[at]),
-        "stability": float(choice.stabilities[at]),
-        "null_silhouette": float(choice.shuffled[at]),
-        "null_silhouette_sd": float(choice.shuffled_sd[at]),
-    }
-    return labels, centroids, scores, profile
-
-
-@lru_cache(maxsize=4)
-def _choice(data: bytes, shape: tuple[int, ...], dtype: str, seed: int) -> choosing.Choice:
-    """``choose_k``, remembered, because the same rows are asked for one k after another."""
-    return choosing.choose_k(np.frombuffer(data, dtype).reshape(shape), seed, LARGEST_K)

@@ -56,4 +56,5 @@ METHOD = Method(
     rows=rows,
     split=split,
     assign=nearest_centroid,
+    clusters=True,
 )

@@ -31,6 +31,7 @@ class Method:
     (labels i64[K]) and how undecided that is (f32[K], 0 certain to 1). ``query(query, params)``
     says which references it divides when asked for some. ``prepare(lab, references, params,
     report)`` computes what the rows of many neurons need, where that is less work together.
+    ``clusters`` says that ``split`` is ``explorer.methods.clustered.cluster`` of the rows.
     Raise ``version`` whenever any of them changes its numbers.
     """
 
@@ -45,3 +46,4 @@ class Method:
     assign: Callable[[np.ndarray, Split], tuple[np.ndarray, np.ndarray]]
     query: Callable[[ReferenceQuery, Any], ReferenceQuery] = as_asked
     prepare: Callable[[Lab, Sequence[References], Any, Report], None] = one_by_one
+    clusters: bool = False

@@ -97,4 +97,5 @@ METHOD = Method(
     split=split,
     assign=nearest_centroid,
     prepare=prepare,
+    clusters=True,
 )

@@ -1,0 +1,155 @@
+"""Divisions made by processes beside this one, where many neurons are split one after another.
+
+They read what to divide from a pipe, so they end when this process does, however it ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from explorer.compute.division import Division, division
+from explorer.records import BadInput
+
+HOME = Path(__file__).resolve().parents[2]
+SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class Beside:
+    """``count`` processes that divide rows."""
+
+    def __init__(self, count: int) -> None:
+        self._idle = [_start() for _ in range(count)]
+        self._busy: dict[str, subprocess.Popen[bytes]] = {}
+
+    def begin(self, rows: np.ndarray, k: int, seed: int) -> None:
+        """Have rows f32[K,D] divided that will be asked for; nothing happens if all are busy."""
+        name = _name(rows, k, seed)
+        if name in self._busy or not self._idle:
+            return
+        process = self._idle.pop()
+        try:
+            _send(_given(process.stdin), {"k": k, "seed": seed}, {"rows": rows})
+        except OSError:  # it has been killed
+            _end(process)
+        else:
+            self._busy[name] = process
+
+    def take(self, rows: np.ndarray, k: int, seed: int) -> Division | None:
+        """What was begun, waited for; None if it was not, or went wrong there."""
+        process = self._busy.pop(_name(rows, k, seed), None)
+        if process is None:
+            return None
+        found = _received(_given(process.stdout))
+        if found is None:  # it has been killed
+            _end(process)
+            return None
+        self._idle.append(process)
+        fields: dict[str, Any] = {**found[0], **found[1]}
+        return Division(**fields) if fields else None
+
+    def end(self) -> None:
+        """End the processes."""
+        for process in (*self._idle, *self._busy.values()):
+            _end(process)
+
+
+_helping: list[Beside] = []
+
+
+@contextmanager
+def helpers(count: int) -> Iterator[Beside]:
+    """Inside, ``divided`` takes what these processes have made."""
+    beside = Beside(count)
+    _helping.append(beside)
+    try:
+        yield beside
+    finally:
+        _helping.remove(beside)
+        beside.end()
+
+
+def divided(rows: np.ndarray, k: int, seed: int) -> Division:
+    """``division``, made beside this process if that was begun."""
+    for beside in _helping:
+        if (found := beside.take(rows, k, seed)) is not None:
+            return found
+    return division(rows, k, seed)
+
+
+def main() -> None:
+    """Divide what comes in until there is no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks
+    while (found := _received(sys.stdin.buffer)) is not None:
+        about, arrays = found
+        try:
+            made = vars(division(arrays["rows"], **about))
+        except (BadInput, ValueError, MemoryError):  # who asks will see for itself
+            made = {}
+        _send(
+            sys.stdout.buffer,
+            {name: each for name, each in made.items() if isinstance(each, dict)},
+            {name: each for name, each in made.items() if isinstance(each, np.ndarray)},
+        )
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "explorer.compute.beside"],
+        cwd=HOME,
+        env={**os.environ, **SINGLE},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    with suppress(OSError):  # what it was still to read
+        _given(process.stdin).close()
+    _given(process.stdout).close()
+
+
+def _name(rows: np.ndarray, k: int, seed: int) -> str:
+    return f"{hashlib.blake2b(rows.tobytes()).hexdigest()}:{k}:{seed}"
+
+
+def _given(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None, "a pipe was asked for"
+    return stream
+
+
+def _send(stream: IO[bytes], about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """One line of JSON, then the bytes of the arrays that it names."""
+    shapes = [[name, each.dtype.str, each.shape] for name, each in arrays.items()]
+    stream.write(json.dumps({"about": about, "arrays": shapes}).encode() + b"\n")
+    for each in arrays.values():
+        stream.write(np.ascontiguousarray(each).tobytes())
+    stream.flush()
+
+
+def _received(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """What was sent; None at the end."""
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        return None
+    head, arrays = json.loads(line), {}
+    for name, dtype, shape in head["arrays"]:
+        data = stream.read(np.dtype(dtype).itemsize * int(np.prod(shape)))
+        arrays[name] = np.frombuffer(data, dtype).reshape(shape)
+    return head["about"], arrays
+
+
+if __name__ == "__main__":
+    main()

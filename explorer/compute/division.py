@@ -1,0 +1,57 @@
+"""Rows into groups, with all that a split tells of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from explorer.compute import choosing, clustering, plane
+from explorer.compute.one_core import one_core
+
+
+@dataclass(frozen=True)
+class Division:
+    """K rows divided. ``labels`` i64[U] are of those that are not nothing but zeros, ``centroids``
+    f32[V,D] the means of their groups, ``map`` f32[K,2] all rows on a plane; ``scores`` at the k
+    used, and the ``profile`` of them over every k that was tried."""
+
+    labels: np.ndarray
+    centroids: np.ndarray
+    map: np.ndarray
+    scores: dict[str, float]
+    profile: dict[str, Any]
+
+
+@one_core()
+def division(rows: np.ndarray, k: int, seed: int) -> Division:
+    """Divide rows f32[K,D] by k-means into k groups, or as many as they show (k = 0)."""
+    used = rows[rows.any(axis=1)]
+    choice = _choice(used.tobytes(), used.shape, used.dtype.str, seed)
+    labels, centroids, _ = clustering.kmeans(used, k or choice.k, seed)
+    tried = len(choice.silhouettes)
+    profile = {
+        "chosen": choice.k,
+        "k": list(range(2, 2 + tried)),
+        "silhouette": [float(value) for value in choice.silhouettes],
+        "stability": [float(value) for value in choice.stabilities],
+        "null_shuffled": [float(value) for value in choice.shuffled],
+        "null_unimodal": [float(value) for value in choice.unimodal],
+    }
+    at, scores = len(centroids) - 2, {}
+    if 0 <= at < tried:
+        scores = {
+            "silhouette": float(choice.silhouettes[at]),
+            "stability": float(choice.stabilities[at]),
+            "null_silhouette": float(choice.shuffled[at]),
+            "null_silhouette_sd": float(choice.shuffled_sd[at]),
+        }
+    return Division(labels, centroids, plane.principal_plane(rows), scores, profile)
+
+
+@lru_cache(maxsize=4)
+def _choice(data: bytes, shape: tuple[int, ...], dtype: str, seed: int) -> choosing.Choice:
+    """``choose_k``, remembered, because the same rows are asked for one k after another."""
+    return choosing.choose_k(np.frombuffer(data, dtype).reshape(shape), seed)
