@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -60,6 +61,27 @@ def test_a_process_that_is_killed_is_done_without() -> None:
         same(beside.divided(drawn(1), 2, 0), division(drawn(1), 2, 0))
         assert not helpers._idle
         assert not helpers._busy
+
+
+def test_an_answer_that_breaks_off_is_none() -> None:
+    sent = io.BytesIO()
+    beside._send(sent, {"k": 2}, {"rows": drawn(0)})
+    whole = sent.getvalue()
+    found = beside._received(io.BytesIO(whole))
+    assert found is not None
+    np.testing.assert_array_equal(found[1]["rows"], drawn(0))
+    for size in (0, 5, whole.index(b"\n") + 1, len(whole) - 1):
+        assert beside._received(io.BytesIO(whole[:size])) is None
+
+
+def test_where_no_process_can_be_started_all_is_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(beside, "_start", refused)
+    with beside.helpers(2) as helpers:
+        helpers.begin(drawn(0), 2, 0)
+        same(beside.divided(drawn(0), 2, 0), division(drawn(0), 2, 0))
 
 
 def test_rows_that_cannot_be_divided_are_left_to_who_asks() -> None:

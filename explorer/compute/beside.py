@@ -26,10 +26,13 @@ SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THRE
 
 
 class Beside:
-    """``count`` processes that divide rows."""
+    """``count`` processes that divide rows, or as many as the system lets us have."""
 
     def __init__(self, count: int) -> None:
-        self._idle = [_start() for _ in range(count)]
+        self._idle: list[subprocess.Popen[bytes]] = []
+        with suppress(OSError):
+            for _ in range(count):
+                self._idle.append(_start())
         self._busy: dict[str, subprocess.Popen[bytes]] = {}
 
     def begin(self, rows: np.ndarray, k: int, seed: int) -> None:
@@ -140,13 +143,15 @@ def _send(stream: IO[bytes], about: Mapping[str, Any], arrays: Mapping[str, np.n
 
 
 def _received(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-    """What was sent; None at the end."""
+    """What was sent; None at the end, which may come in the middle."""
     line = stream.readline()
     if not line.endswith(b"\n"):
         return None
     head, arrays = json.loads(line), {}
     for name, dtype, shape in head["arrays"]:
-        data = stream.read(np.dtype(dtype).itemsize * int(np.prod(shape)))
+        size = np.dtype(dtype).itemsize * int(np.prod(shape))
+        if len(data := stream.read(size)) < size:
+            return None
         arrays[name] = np.frombuffer(data, dtype).reshape(shape)
     return head["about"], arrays
 
