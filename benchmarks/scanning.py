@@ -17,7 +17,7 @@ from benchmarks.interleaved import interleave, spread
 from benchmarks.options import NETWORK, WEIGHTS, Bench, Options, silent
 from explorer.arrays import ScanArrays
 from explorer.compute.decoding import Decoder
-from explorer.compute.scan import BATCH, scan, to_input
+from explorer.compute.scan import scan, to_input
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import PRECISIONS, ImageSet
@@ -31,6 +31,8 @@ BLOCKS = (
     *("layer1", "layer2", "layer3", "layer4"),
     *("blocks.2.1.bn1", "blocks.3.2.bn1", "blocks.4.2.bn1", "blocks.5.3.bn2"),
 )
+BATCH = 32
+"""Pictures of the bare pass at once, and of decoding."""
 PEER_PICTURES = 100
 SCANNED = {"resnet50": 384, "lite0": 768}
 """How many pictures each scan of a round takes, and each bare pass."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +24,8 @@ BLOCK_IMAGES = 4096
 BLOCK_BYTES = 128 * 2**20
 BLOCK_SECONDS = 10.0
 """A block is written when it holds this many images or bytes, or is this old: what a kill costs."""
+HANDS = 2
+"""How many layers are written at once."""
 LARGEST = float(np.finfo(np.float16).max)
 
 Batch = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -34,9 +37,9 @@ Skipped = tuple[int, str, str]  # image id, relative path, reason
 class ScanWriter:
     """Writes batches of images, in the order of ``gaps``, for the ``layers`` that are not complete
     (names). A context manager: whatever happens, what was appended is kept; ``finish`` says that
-    all is there. One writer at a time per folder (Unavailable otherwise). Blocks are written by a
-    thread of their own, one at a time. A full disk raises Unavailable, at best before anything is
-    computed, else from a later call; blocks written earlier stay valid.
+    all is there. One writer at a time per folder (Unavailable otherwise). Blocks are written one at
+    a time by threads of their own, several layers at once. A full disk raises Unavailable, at best
+    before anything is computed, else from a later call; blocks written earlier stay valid.
     """
 
     def __init__(self, folder: Path, layers: Sequence[tuple[Layer, Path]], images: int) -> None:
@@ -61,6 +64,7 @@ class ScanWriter:
         self._bytes = 0
         self._since = time.monotonic()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scan writer")
+        self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="scan writer")
         self._writing: Future[None] | None = None
 
     @property
@@ -100,6 +104,7 @@ class ScanWriter:
     def close(self) -> None:
         """Let others write here; what was appended and not flushed is dropped."""
         self._pool.shutdown(wait=True)
+        self._hands.shutdown(wait=True)
         self._lock.close()
 
     def _begin_block(self) -> None:
@@ -122,10 +127,12 @@ class ScanWriter:
             writing.result()
 
     def _write(self, batches: list[Batch], start: int, skipped: list[Skipped]) -> None:
-        for part in self._parts:
-            name = part.layer.name
-            block = [np.concatenate([batch[name][i] for batch in batches], 1) for i in range(3)]
+        def write(part: _Part) -> None:
+            found = [batch[part.layer.name] for batch in batches]
+            block = [np.concatenate([arrays[i] for arrays in found], 1) for i in range(3)]
             part.write(block, start, skipped)
+
+        deque(self._hands.map(write, self._parts), 0)
 
     def __enter__(self) -> ScanWriter:
         return self

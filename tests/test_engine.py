@@ -147,7 +147,7 @@ def mortal(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "scanner", mortal_scanner)
     monkeypatch.setattr(grouped, "attributer", mortal_attributer)
     monkeypatch.setattr(layer_answers, "sweep_part", mortal_part)
-    monkeypatch.setattr(scan, "TASK_IMAGES", scan.BATCH)
+    monkeypatch.setattr(scan, "TASK_IMAGES", max(scan.BATCHES.values()))
 
 
 def test_ray_finds_what_one_process_finds_though_an_actor_dies(

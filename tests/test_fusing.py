@@ -132,3 +132,14 @@ def test_values_that_are_no_numbers_are_not_rectified_away() -> None:
     maps = found.features(torch.randn(1, 3, 64, 64), ["layer4.0.relu"])["layer4.0.relu"]
     assert bool(maps[:, 3].isnan().all())
     assert not bool(maps[:, :3].isnan().any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_ceiling_is_that_of_clamping(dtype: torch.dtype) -> None:
+    x = (9 * torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))).to(dtype)
+    x[0, 0, 0, :3] = torch.tensor([float("inf"), -float("inf"), -0.0])
+    truth = torch.clamp_max(x, 6)
+    assert torch.equal(fusing.limited(x, 6.0), truth)
+    assert not torch.equal(x, truth)
+    fusing.limited(x, 6.0, x)
+    assert torch.equal(x, truth)

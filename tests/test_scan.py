@@ -18,12 +18,13 @@ from tiny import LAYER, LOWER, NETWORK, WEIGHTS, draw_pictures, tiny_settings
 from explorer.arrays import ScanArrays
 from explorer.backend import Asker, Backend
 from explorer.compute import decoding
+from explorer.compute import scan as scanning
 from explorer.compute.scan import scan, to_input
 from explorer.images.pictures import view
 from explorer.images.sets import open_set
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
-from explorer.records import Cancelled, ImageSet, OutOfMemory, Preprocess, Scan
+from explorer.records import PRECISIONS, Cancelled, ImageSet, OutOfMemory, Preprocess, Scan
 from explorer.session import InlineQueue
 
 LAYERS = (LOWER, LAYER)
@@ -77,6 +78,44 @@ def test_a_scan_equals_looking_at_one_picture_at_a_time(
             places = torch.from_numpy(each.position[:, image].astype(np.int64))
             at = values.gather(1, places[:, None])[:, 0]
             assert torch.allclose(at, values.amax(1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bytes_do_not_depend_on_batches_or_cores(
+    precision: str, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Network.build(load(NETWORK, WEIGHTS), precision=precision)
+    truth = scanned(network, images, tmp_path / "truth")
+    whole = torch.get_num_threads()
+    for number, (batch, cores) in enumerate([(5, whole), (64, whole), (7, 1)]):
+        monkeypatch.setattr(scanning, "BATCHES", dict.fromkeys(scanning.BATCHES, batch))
+        torch.set_num_threads(cores)
+        try:
+            found = scanned(network, images, tmp_path / str(number))
+        finally:
+            torch.set_num_threads(whole)
+        for name in LAYERS:
+            for field in ("maximum", "mean", "position"):
+                one, other = getattr(truth[name], field)[:], getattr(found[name], field)[:]
+                assert np.array_equal(one, other), (name, field, batch, cores)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["rectified", "signed", "negative", "no numbers", "infinite"])
+def test_the_highest_value_and_its_place(kind: str, dtype: torch.dtype) -> None:
+    values = torch.randn(3, 8, 5, 7, generator=torch.Generator().manual_seed(0))
+    values = values.relu() if kind == "rectified" else values
+    values = -values.abs() - 1 if kind == "negative" else values
+    if kind == "no numbers":
+        values[1, 2, 3, 3], values[2, 0, 0, 1] = float("nan"), -float("nan")
+    if kind == "infinite":
+        values[0, 0, 1, 2], values[0, 1] = float("inf"), -float("inf")
+    values = values.to(dtype).to(memory_format=torch.channels_last)
+    maximum, _, position = scanning._pooled(values)
+    truth = values.float().flatten(2).max(2)
+    assert torch.equal(maximum.float().nan_to_num(7e4), truth.values.nan_to_num(7e4))
+    at = values.flatten(2).gather(2, position[:, :, None])[:, :, 0]
+    assert torch.equal(at.nan_to_num(7e4), maximum.nan_to_num(7e4))
 
 
 def test_a_picture_that_cannot_be_read_is_set_aside(

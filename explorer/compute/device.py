@@ -65,13 +65,14 @@ def _tune() -> None:
     """Once per process, before the first forward pass.
 
     glibc returns large tensors to the system and faults them in again on every pass; keeping
-    them (no mmap, no trimming, growth by 256 MiB) makes networks two to four times as fast. One
-    core is left to the web process where there are more than two. Convolutions stay float32:
-    TF32 would reorder top images.
+    them (no mmap, no trimming, growth by 256 MiB, one heap for all threads, as those of other
+    threads are returned all the same) makes networks two to four times as fast. One core is left to
+    the web process where there are more than two. Convolutions stay float32: TF32 would reorder top
+    images.
     """
     libc = _libc()
     if libc is not None:
-        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20)):
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20), (-8, 1)):
             libc.mallopt(parameter, value)
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

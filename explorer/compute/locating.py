@@ -1,19 +1,12 @@
-"""Where a neuron looks in its references; each half of the cores takes batches of its own.
-
-Small maps divide badly among cores; and where another program wants a core, one batch waits for it
-instead of each convolution of every batch.
-"""
+"""Where a neuron looks in its references; each half of the cores takes batches of its own."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
-from functools import cache
 from queue import SimpleQueue
-from threading import Barrier
 
 import numpy as np
 import torch
@@ -21,6 +14,7 @@ from torch import Tensor
 
 from explorer.compute import attribution
 from explorer.compute.batching import in_batches
+from explorer.compute.cores import side_by_side
 from explorer.compute.crops import boxes_and_heat
 from explorer.lab import Report
 from explorer.networks.slices import Slice
@@ -102,37 +96,7 @@ def _heat_maps(
 
     every = np.arange(len(references.index))
     batches = [every[start : start + size] for start in range(0, len(every), size)]
-    yield from _side_by_side(batch, batches, at_once) if at_once > 1 else map(batch, batches)
-
-
-def _side_by_side(
-    function: Callable[[np.ndarray], np.ndarray], batches: list[np.ndarray], at_once: int
-) -> Iterator[np.ndarray]:
-    futures: list[Future[np.ndarray]] = [_pool(at_once).submit(function, each) for each in batches]
-    try:
-        for future in futures:
-            yield future.result()
-    finally:
-        wait([each for each in futures if not each.cancel()])
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that share the cores; all are started now, because the latest word on how many cores
-    a thread uses is also that of threads to come."""
-    cores = torch.get_num_threads()
-    begun = Barrier(threads + 1)
-
-    def begin() -> None:
-        torch.set_num_threads(max(1, cores // threads))
-        begun.wait()
-
-    pool = ThreadPoolExecutor(threads, "heat", begin)
-    for _ in range(threads):
-        pool.submit(int)
-    begun.wait()
-    torch.set_num_threads(cores)
-    return pool
+    yield from side_by_side(batch, batches, at_once) if at_once > 1 else map(batch, batches)
 
 
 def _own(piece: Slice) -> Slice:

@@ -11,11 +11,12 @@ from torch import Tensor
 from explorer.browse import highest
 from explorer.compute.batching import in_batches
 from explorer.compute.decoding import Decoder
-from explorer.compute.scan import BATCH, to_input
+from explorer.compute.scan import to_input
 from explorer.lab import Report
 from explorer.networks.graph import Network
 from explorer.records import ImageSet, Plant, Sum
 
+BATCH = 32
 AT_ONCE = 256
 """Sums that are computed together: their maps take most of the memory."""
 

@@ -29,7 +29,8 @@ UNTRACED = (
 
 
 class Network:
-    """A network on a device. Every method may be called by one thread only.
+    """A network on a device. Every method may be called by one thread only, except that several
+    may ask a traced one for ``features``.
 
     Inputs are f32[B,3,H,W], normalised as ``info.preprocess`` says, on any device. Layer names
     are those of ``info.layers``; any other module path that denotes one of them is accepted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Lock
 from typing import Any, cast
 
 import torch
@@ -30,6 +31,7 @@ class Traced:
         self.found: Mapping[str, Found] = find_layers(self.network)
         self.default = default_layer(self.network, self.found)
         self._programs: dict[Any, fx.GraphModule] = {}
+        self._compiling = Lock()
         self._slices: dict[tuple[str | None, str], tuple[Slice, tuple[fx.Node, ...]]] = {}
 
     def aliases(self) -> dict[str, str]:
@@ -84,11 +86,12 @@ class Traced:
 
     def _kept(self, key: Any, make: Callable[[], fx.GraphModule]) -> fx.GraphModule:
         """The program of that key, made once; the oldest go when there are many."""
-        if key not in self._programs:
-            while len(self._programs) >= PROGRAMS:
-                del self._programs[next(iter(self._programs))]
-            self._programs[key] = make()
-        return self._programs[key]
+        with self._compiling:
+            if key not in self._programs:
+                while len(self._programs) >= PROGRAMS:
+                    del self._programs[next(iter(self._programs))]
+                self._programs[key] = make()
+            return self._programs[key]
 
     def _browsing(self, layers: Sequence[str], reduce: Reduce | None) -> fx.GraphModule:
         """A program that gives each layer's browsable value, reduced as soon as it is there."""

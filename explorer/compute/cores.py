@@ -1,0 +1,55 @@
+"""Batches side by side, each on its share of the cores.
+
+Small maps divide badly among cores; and where another program wants a core, one batch waits for it
+instead of each convolution of every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def side_by_side(
+    function: Callable[[Item], Made], items: Iterable[Item], at_once: int
+) -> Iterator[Made]:
+    """``function`` of each item, in their order; ``at_once`` of them are under way, and one waits
+    for its turn. Who stops asking waits for those that are under way."""
+    under_way: list[Future[Made]] = []
+    try:
+        for item in items:
+            under_way.append(_pool(at_once).submit(function, item))
+            if len(under_way) > at_once:
+                yield under_way.pop(0).result()
+        while under_way:
+            yield under_way.pop(0).result()
+    finally:
+        wait([each for each in under_way if not each.cancel()])
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that share the cores; all are started now, because the latest word on how many cores
+    a thread uses is also that of threads to come, until they have asked for it once."""
+    cores = torch.get_num_threads()
+    begun = Barrier(threads + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()
+        torch.set_num_threads(max(1, cores // threads))
+        begun.wait()
+
+    pool = ThreadPoolExecutor(threads, "cores", begin)
+    for _ in range(threads):
+        pool.submit(int)
+    begun.wait()
+    torch.set_num_threads(cores)
+    return pool

@@ -1,0 +1,79 @@
+"""Batches side by side: in order, on their share of the cores, ended when nobody asks any more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from explorer.compute.cores import side_by_side
+
+PATIENCE = 20.0
+
+
+def test_answers_come_in_the_order_of_the_items() -> None:
+    assert list(side_by_side(lambda number: number * number, range(20), 3)) == [
+        number * number for number in range(20)
+    ]
+    assert list(side_by_side(lambda number: number, range(0), 2)) == []
+
+
+def test_so_many_are_under_way_at_once() -> None:
+    together = threading.Barrier(2)
+
+    def meet(number: int) -> int:
+        together.wait(PATIENCE)
+        return number
+
+    assert list(side_by_side(meet, range(6), 2)) == list(range(6))
+
+
+def test_each_has_its_share_of_the_cores() -> None:
+    whole = torch.get_num_threads()
+    shares = set(side_by_side(lambda _: torch.get_num_threads(), range(8), 4))
+    assert shares == {max(1, whole // 4)}
+    assert torch.get_num_threads() == whole
+
+
+def test_items_are_taken_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    made = side_by_side(lambda number: number, items(), 2)
+    assert next(made) == 0
+    assert len(taken) == 3
+
+
+def test_whoever_stops_asking_leaves_nothing_running() -> None:
+    begun, running = [], threading.Semaphore(0)
+
+    def slow(number: int) -> int:
+        begun.append(number)
+        assert number == 0 or running.acquire(timeout=PATIENCE)
+        return number
+
+    made = side_by_side(slow, range(9), 2)
+    assert next(made) == 0
+    running.release(9)
+    made.close()  # type: ignore[attr-defined]
+    count = len(begun)
+    assert list(side_by_side(lambda number: number, range(2), 2)) == [0, 1]
+    assert len(begun) == count <= 3
+
+
+def test_what_fails_is_raised_where_it_is_asked_for() -> None:
+    def fails(number: int) -> int:
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    made = side_by_side(fails, range(9), 2)
+    assert [next(made), next(made), next(made)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(made)
