@@ -115,6 +115,34 @@ def test_z_plus_is_the_textbook_rule(conv: nn.Conv2d, signed: bool) -> None:
 
 
 @pytest.mark.parametrize("conv", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.ReLU6])
+def test_z_plus_below_a_rectifier_is_the_same_rule(conv: nn.Conv2d, kind: type[nn.Module]) -> None:
+    conv = layer(conv)
+    x = normal(2, conv.in_channels, 6, 5)
+    y = conv(x)
+    relevance = normal(3, *y.shape, seed=5) * kind()(y)
+    truth = r.z_plus(conv, (x,), y).whole(relevance)[0]
+    found = r.z_plus_below_zero(conv, (x,), y).whole(relevance)[0]
+    torch.testing.assert_close(found, truth)
+    single = layer(conv).float()
+    some = r.z_plus_below_zero(single, (x.float(),), single(x.float())).whole(relevance.float())[0]
+    assert (some - truth).abs().max() < 2e-6 * truth.abs().max()
+    conv.double()
+    above = nn.Sequential(conv, kind(), nn.Conv2d(conv.out_channels, 2, 1))
+    assert list(r.rules(slice_of(above)).values()) == [r.z_plus_below_zero, r.pass_on, r.z_plus]
+
+
+def test_an_output_that_is_nowhere_above_zero_gives_nothing() -> None:
+    conv = layer(nn.Conv2d(3, 4, 3)).requires_grad_(False)
+    conv.bias.fill_(-1e3)
+    conv.weight[1:] = 0
+    x = normal(1, 3, 6, 5)
+    y = conv(x)
+    found = r.z_plus_below_zero(conv, (x,), y).whole(torch.zeros_like(y)[None])[0]
+    assert torch.equal(found, torch.zeros_like(found))
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS, ids=str)
 def test_flat_is_the_textbook_rule_and_for_the_first_convolution_only(conv: nn.Conv2d) -> None:
     conv = layer(conv)
     x = normal(conv.in_channels, 6, 5)

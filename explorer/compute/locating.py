@@ -20,7 +20,7 @@ from explorer.lab import Report
 from explorer.networks.slices import Slice
 from explorer.records import Crops, References
 
-BATCH, HALVES = 10, 2
+BATCH, HALVES = 32, 2
 """Pictures under way at once, and in how many batches, each on its share of the cores."""
 FIRST = 16
 """Pictures whose crops can be shown before all are there: a page of references."""

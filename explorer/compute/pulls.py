@@ -87,13 +87,22 @@ def convolved(
 ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
     """``transposed`` for a convolution with these weights and biases. Autograd would copy the
     pictures for every start; a transposed convolution needs no more than their size."""
-    if (
-        type(module) is not nn.Conv2d
-        or module.padding_mode != "zeros"
-        or isinstance(module.padding, str)
-    ):
+    if not is_flat(module):
         return transposed(lambda values: functional_call(module, dict(weights), (values,)), x)
     output: Tensor = functional_call(module, dict(weights), (x,))
+    return output, convolution_pull(module, weights["weight"], x, output)
+
+
+def is_flat(module: nn.Module) -> bool:
+    """Whether a module is a plain convolution over two dimensions with a border of zeros."""
+    plain = type(module) is nn.Conv2d and module.padding_mode == "zeros"
+    return plain and not isinstance(module.padding, str)
+
+
+def convolution_pull(
+    module: nn.Module, weight: Tensor, x: Tensor, output: Tensor
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """What pulls gradients [T,B,...] of the output of such a convolution back to its input x."""
     size, stride, padding, dilation = (
         cast("tuple[int, int]", each)
         for each in (module.kernel_size, module.stride, module.padding, module.dilation)
@@ -102,13 +111,14 @@ def convolved(
         side - ((made - 1) * stride[at] - 2 * padding[at] + dilation[at] * (size[at] - 1) + 1)
         for at, (side, made) in enumerate(zip(x.shape[2:], output.shape[2:], strict=True))
     ]
+    groups = cast(int, module.groups)
 
     def pull(gradients: Tensor) -> tuple[Tensor, ...]:
-        flat, weight, groups = gradients.flatten(0, 1), weights["weight"], module.groups
+        flat = gradients.flatten(0, 1)
         given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
         return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)
 
-    return output, pull
+    return pull
 
 
 def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
