@@ -63,7 +63,7 @@ def measure(options: Options) -> dict[str, Any]:
     rounds = 2 if options.quick else 9
     folder = _cache(options.folder / "pages")
     with _serving(folder) as site:
-        channels = _channels(site, rounds + 1)
+        channels = _channels(site, 2 * rounds + 1)
     with sync_playwright() as playwright, _serving(folder) as site:
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
@@ -76,22 +76,44 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def _figures(tab: Any, site: Site, channels: list[int]) -> dict[str, float]:
-    """The first page after the start, then pages of neurons never seen, then the same again."""
-    tab.goto(site.neuron(channels[0]))
+    """The first page after the start; then neurons never seen and the same again, each by opening
+    its address and, of others, by asking for it in the open page."""
+    _open(tab, site, channels[0])
     first = _wait(tab, site.started)["split"]
     time.sleep(READING_SECONDS)
     found = {"pages_first_after_start_ms": 1000 * first}
-    for kind in ("cold", "warm"):
-        visits = []
-        for channel in channels[1:]:
-            start = time.perf_counter()
-            tab.goto(site.neuron(channel))
-            visits.append(_wait(tab, start))
-            time.sleep(PAUSE_SECONDS)
-        for step in visits[0]:
-            taken = np.array([1000 * visit[step] for visit in visits])
-            found |= spread(f"pages_{kind}_{step}_ms", taken)
+    half = (len(channels) - 1) // 2
+    for way, turn, some in (
+        ("", _open, channels[1 : half + 1]),
+        ("in_page_", _turn, channels[half + 1 :]),
+    ):
+        for kind in ("cold", "warm"):
+            visits = []
+            for channel in some:
+                visits.append(_wait(tab, turn(tab, site, channel)))
+                time.sleep(PAUSE_SECONDS)
+            for step in visits[0]:
+                taken = np.array([1000 * visit[step] for visit in visits])
+                found |= spread(f"pages_{way}{kind}_{step}_ms", taken)
     return found
+
+
+def _open(tab: Any, site: Site, channel: int) -> float:
+    """Open the address of a neuron; when that was."""
+    start = time.perf_counter()
+    tab.goto(site.neuron(channel))
+    return start
+
+
+def _turn(tab: Any, site: Site, channel: int) -> float:
+    """Type the number of a neuron into the open page; when that was. The cards of the neuron before
+    are marked, so that they are not taken for its own."""
+    tab.locator(".card").evaluate_all("cards => cards.forEach(card => card.dataset.old = '')")
+    number = tab.get_by_label("Neuron", exact=True)
+    number.fill(str(channel))
+    start = time.perf_counter()
+    number.press("Enter")
+    return start
 
 
 def _wait(tab: Any, start: float) -> dict[str, float]:
@@ -112,7 +134,7 @@ def _wait(tab: Any, start: float) -> dict[str, float]:
 
 
 def _first_card(tab: Any, gallery: str) -> Any:
-    return tab.get_by_label(gallery, exact=True).get_by_role("button").first
+    return tab.get_by_label(gallery, exact=True).locator(".card:not([data-old])").first
 
 
 def _gone(tab: Any, selector: str) -> None:

@@ -11,8 +11,9 @@ from explorer.ui.session import asker, backend, plain
 
 OVER = ("done", "failed", "cancelled")
 
-SOON, OFTEN, SELDOM = 3.0, 0.1, 1.0
-"""For so many seconds it is asked so often, in seconds, how far a job is; then so seldom."""
+SOON, OFTEN, SELDOM = 3.0, 0.2, 1.0
+"""For so many seconds it is asked so often, in seconds, how far a job is; then so seldom, and of
+one that waits for others all the time: each time costs the browser as much as a click."""
 
 
 def waiting(status: Status, *, brief: bool = False) -> None:
@@ -28,10 +29,10 @@ def waiting(status: Status, *, brief: bool = False) -> None:
     if status.state in OVER:
         _over(status)
     elif brief:
-        _follow(status.key, brief)
+        _follow(status, brief)
     else:
         with st.container(border=True):
-            _follow(status.key, brief)
+            _follow(status, brief)
 
 
 def left(seconds: float | None) -> str:
@@ -52,11 +53,12 @@ def progress_text(status: Status) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _follow(key: str, brief: bool) -> None:
+def _follow(status: Status, brief: bool) -> None:
     """Ask again and again how far the job is; the browser stops asking when its tab closes. Short
     waits are watched closely, because what comes of them is due any moment."""
+    key = status.key
     begun = st.session_state.setdefault("waits", {}).setdefault(key, time.monotonic())
-    often = time.monotonic() - begun < SOON
+    often = time.monotonic() - begun < SOON and status.place <= 1
     some = backend().begun(key) is not None
     st.fragment(_poll, run_every=OFTEN if often else SELDOM)(key, brief, begun, often, some)
 
