@@ -60,7 +60,7 @@ def measure(options: Options) -> dict[str, Any]:
         return {"pages_skipped": "Playwright is not installed: pip install playwright."}
     from playwright.sync_api import sync_playwright
 
-    rounds = 2 if options.quick else 9
+    rounds = 2 if options.quick else 5
     folder = _cache(options.folder / "pages")
     with _serving(folder) as site:
         channels = _channels(site, 2 * rounds + 1)

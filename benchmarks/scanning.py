@@ -34,7 +34,7 @@ BLOCKS = (
 BATCH = 32
 """Pictures of the bare pass at once, and of decoding."""
 PEER_PICTURES = 100
-SCANNED = {"resnet50": 384, "lite0": 768}
+SCANNED = {"resnet50": 384, "lite0": 2048}
 """How many pictures each scan of a round takes, and each bare pass."""
 
 
