@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.functional import gaussian_blur
 
+from explorer.compute import locating
 from explorer.compute.crops import SIDE, boxes_and_heat
+from explorer.networks.graph import Network
+from explorer.networks.zoo import load
+from explorer.records import Neuron, ReferenceQuery, References
 
 VIEW = 224
 
@@ -136,3 +140,26 @@ def test_no_pictures_and_other_sizes() -> None:
     box, small, _ = boxes_and_heat(spot(4, 4, 9, 9, 30)[None])
     assert tuple(box[0]) == (2, 2, 11, 11)
     assert small.shape == (1, SIDE, SIDE)
+
+
+def test_crops_do_not_depend_on_how_many_fit_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network.build(load("timm:test_resnet", "random:0"))
+    layer = network.info.layers[-2]
+    piece = network.slice(None, layer.name)
+    count, side = 20, network.info.preprocess.crop
+    x = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    index = np.arange(count)
+    places = np.zeros(count, np.int64)
+    neuron = Neuron("tiny", layer.name, 3)
+    references = References(neuron, ReferenceQuery(), index, np.ones(count, np.float32), places)
+    found, begun = [], []
+    for room, size in ((2**40, locating.MOST), (1, 1)):
+        monkeypatch.setattr(locating, "ROOM", room)
+        assert locating._size(piece) == size
+        about = piece, lambda at: x[torch.from_numpy(at)], references
+        found.append(locating.crops(*about, "lrp", begun.append, lambda *_: None))
+    assert [len(some.box) for some in begun] == [locating.FIRST] * 2
+    assert np.array_equal(found[0].index, index)
+    assert np.abs(found[0].box - found[1].box).max() <= 1
+    assert np.abs(found[0].heat.astype(int) - found[1].heat.astype(int)).max() <= 1
+    assert found[0].heat.any()

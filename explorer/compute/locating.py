@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +11,7 @@ from queue import SimpleQueue
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from explorer.compute import attribution
 from explorer.compute.batching import in_batches
@@ -20,8 +21,10 @@ from explorer.lab import Report
 from explorer.networks.slices import Slice
 from explorer.records import Crops, References
 
-BATCH, HALVES = 32, 2
-"""Pictures under way at once, and in how many batches, each on its share of the cores."""
+HALVES, MOST, ROOM = 2, 16, 2**30
+"""How many batches are under way, each on its share of the cores; of how many pictures, at most (of
+fewer, PyTorch leaves some convolutions on a single core to slower code), and whose maps may take
+about so many bytes."""
 FIRST = 16
 """Pictures whose crops can be shown before all are there: a page of references."""
 
@@ -76,7 +79,7 @@ def _heat_maps(
 ) -> Generator[np.ndarray, None, None]:
     """f32[B,H,W] of successive batches."""
     at_once = min(HALVES, torch.get_num_threads()) if _on_cpu(piece) else 1
-    size = BATCH // at_once
+    size = _size(piece)
     slices: SimpleQueue[Slice] = SimpleQueue()
     for _ in range(at_once):
         slices.put(_own(piece))
@@ -104,6 +107,14 @@ def _own(piece: Slice) -> Slice:
     place while it runs."""
     tensors = (*piece.module.parameters(), *piece.module.buffers())
     return replace(piece, module=copy.deepcopy(piece.module, {id(each): each for each in tensors}))
+
+
+def _size(piece: Slice) -> int:
+    """How many pictures there is room for."""
+    nodes = piece.module.graph.nodes if isinstance(piece.module, fx.GraphModule) else ()
+    shapes = [shape for node in nodes if (shape := node.meta.get("shape"))]
+    maps = 4 * sum(math.prod(shape[1:]) for shape in shapes)
+    return max(1, min(MOST, ROOM // maps)) if maps else MOST // 4
 
 
 def _on_cpu(piece: Slice) -> bool:

@@ -131,9 +131,9 @@ def _both(
 
 
 def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
-    """``z_plus`` of a convolution whose output y is cut at zero, so that where it is not above zero
-    no relevance comes. Of a signed input 2 z = y + |W| |x| + |b| then takes one convolution instead
-    of two, and loses no digits: no summand is below zero where it matters."""
+    """``z_plus`` of a convolution whose output y is cut at zero. Of a signed input,
+    2 z = y + |W| |x| + |b| takes one convolution instead of two, and loses no digits where y is
+    above zero; elsewhere no relevance comes, unless something is added to what was cut."""
     x = inputs[0]
     if not is_flat(module) or not bool(x.amin() < 0):
         return z_plus(module, inputs, output)
