@@ -46,7 +46,7 @@ def measure(options: Options) -> dict[str, Any]:
         loaded = load(*source)
         for precision in PRECISIONS[:1] if options.quick else PRECISIONS:
             network = Network.build(loaded, "cpu", precision)
-            count = min(SCANNED[name] // (6 if options.quick else 1), len(images))
+            count = min(SCANNED[name] // (4 if options.quick else 1), len(images))
             figures |= _compare(f"{name}_{precision}", network, images, count, options)
     figures["scan_over_bare_forward"] = figures["scan_resnet50_float32_over_bare_forward"]
     return figures | (peer(options, figures) if options.peer else {})
