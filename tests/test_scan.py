@@ -22,6 +22,7 @@ from explorer.compute import scan as scanning
 from explorer.compute.scan import scan, to_input
 from explorer.images.pictures import view
 from explorer.images.sets import open_set
+from explorer.networks import fusing
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import PRECISIONS, Cancelled, ImageSet, OutOfMemory, Preprocess, Scan
@@ -85,6 +86,8 @@ def test_bytes_do_not_depend_on_batches_or_cores(
     precision: str, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = Network.build(load(NETWORK, WEIGHTS), precision=precision)
+    if not fusing._supported(next(network._core.network.parameters())):
+        pytest.skip(f"This processor has no fused convolutions in {precision}.")
     truth = scanned(network, images, tmp_path / "truth")
     whole = torch.get_num_threads()
     for number, (batch, cores) in enumerate([(5, whole), (64, whole), (7, 1)]):

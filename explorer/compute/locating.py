@@ -110,7 +110,7 @@ def _own(piece: Slice) -> Slice:
 
 
 def _size(piece: Slice) -> int:
-    """How many pictures there is room for."""
+    """How many pictures there is room for; a few of a network whose maps are not known."""
     nodes = piece.module.graph.nodes if isinstance(piece.module, fx.GraphModule) else ()
     shapes = [shape for node in nodes if (shape := node.meta.get("shape"))]
     maps = 4 * sum(math.prod(shape[1:]) for shape in shapes)

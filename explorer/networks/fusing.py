@@ -22,7 +22,8 @@ CUTS: Mapping[Any, float] = {
 class Fused(nn.Module):
     """A convolution, plus another map if there is one, cut at zero and at a ceiling if asked.
 
-    Its values do not depend on how many pictures there are, nor on the number of threads.
+    PyTorch's own choice among operators, and with it the last bits, depends on how many pictures
+    and threads there are; this is always the same one.
     """
 
     def __init__(self, convolution: nn.Conv2d, cut: bool, ceiling: float) -> None:

@@ -32,8 +32,9 @@ class Network:
     """A network on a device. Every method may be called by one thread only, except that several
     may ask a traced one for ``features``.
 
-    Inputs are f32[B,3,H,W], normalised as ``info.preprocess`` says, on any device. Layer names
-    are those of ``info.layers``; any other module path that denotes one of them is accepted.
+    Inputs are [B,3,H,W], in single precision or its own, normalised as ``info.preprocess`` says, on
+    any device. Layer names are those of ``info.layers``; any other module path that denotes one of
+    them is accepted.
     """
 
     def __init__(
