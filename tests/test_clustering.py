@@ -20,9 +20,9 @@ from explorer.compute.clustering import (
     kmeans,
     nearest,
     normalise,
-    rotate,
     silhouette,
 )
+from explorer.compute.division import division
 from explorer.compute.one_core import one_core
 from explorer.records import BadInput
 
@@ -101,11 +101,8 @@ def test_rows_that_cannot_be_divided(rows: np.ndarray) -> None:
         kmeans(np.eye(3), 0, 0)
 
 
-def test_rotation_keeps_all_distances() -> None:
+def test_distances_are_euclidean() -> None:
     rows, _ = profiles(2, 2, features=300)
-    turned = rotate(rows)
-    assert turned.shape == (100, 100)
-    np.testing.assert_allclose(distances(turned), distances(rows), atol=1e-9)
     plain = np.linalg.norm(rows[:, None].astype(np.float64) - rows[None], axis=2)
     np.testing.assert_allclose(distances(rows), plain, atol=1e-9)
 
@@ -147,7 +144,7 @@ def started(products: np.ndarray, weight: np.ndarray, k: int, seed: int) -> lloy
 
 def test_kmeans_on_inner_products_is_as_good_as_scikit_learn() -> None:
     rows, _ = profiles(4, 3, strength=1.0)
-    products = gram.inner_products(rotate(rows))
+    products = gram.inner_products(centred(rows))
     for k in (2, 4, 6):
         labels = started(products[None], np.ones((4, 100)), k, 0).best(4)[0]
         centres = np.stack([rows[labels == group].mean(axis=0) for group in range(k)])
@@ -156,7 +153,7 @@ def test_kmeans_on_inner_products_is_as_good_as_scikit_learn() -> None:
 
 
 def test_runs_on_several_samples_are_those_on_each() -> None:
-    products = np.stack([gram.inner_products(rotate(profiles(3, seed)[0])) for seed in range(3)])
+    products = np.stack([gram.inner_products(centred(profiles(3, seed)[0])) for seed in range(3)])
     weight = (np.random.default_rng(0).random((6, 100)) < 0.8).astype(float)
     seeds = lloyd.sprinkled(products, weight, np.random.default_rng(1).random((6, 4)))
     together = lloyd.lloyd(products, weight, seeds)
@@ -214,11 +211,33 @@ def test_auto_does_not_halve_one_long_cloud() -> None:
 
 
 def test_auto_says_what_it_saw() -> None:
-    choice = choose_k(profiles(2, 5)[0], 0, largest=4)
-    assert choice.k == 2
+    choice = choose_k(profiles(2, 5)[0], 0, [2, 3, 4])
+    assert (choice.k, choice.ks) == (2, (2, 3, 4))
     arrays = (choice.silhouettes, choice.stabilities, choice.shuffled, choice.unimodal_sd)
     assert {(a.shape, a.dtype) for a in arrays} == {((3,), np.dtype(np.float32))}
     assert choice.silhouettes[0] > choice.shuffled[0]
+
+
+def test_what_is_found_for_one_k_does_not_depend_on_the_others() -> None:
+    rows, _ = profiles(3, 5)
+    every = choose_k(rows, 4)
+    assert every.ks == (2, 3, 4, 5, 6, 7, 8)
+    for at, k in enumerate(every.ks):
+        alone = choose_k(rows, 4, [k])
+        assert alone.k in (1, k)
+        for name in ("silhouettes", "stabilities", "shuffled", "shuffled_sd", "unimodal"):
+            assert getattr(alone, name).tolist() == [getattr(every, name)[at]]
+
+
+def test_a_division_has_the_same_scores_whether_its_k_was_asked_for_or_found() -> None:
+    rows = profiles(3, 0, 1000)[0]
+    found = division(rows, 0, 1)
+    k = len(found.centroids)
+    asked = division(rows, k, 1)
+    assert k == 3
+    assert asked.scores == found.scores
+    assert (asked.profile["k"], found.profile["k"]) == ([3], [2, 3, 4, 5, 6, 7, 8])
+    assert division(rows, 1, 1).scores == {}
 
 
 @pytest.mark.parametrize("rows", [np.ones((10, 4)), np.eye(1, 5), np.eye(2), np.zeros((30, 8))])

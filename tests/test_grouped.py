@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from tiny import LAYER, LOWER, NETWORK, WEIGHTS, tiny_room
 from explorer import questions
 from explorer.answers.layer import sweep
 from explorer.answers.room import Room
-from explorer.compute import grouped
+from explorer.compute import attribution, grouped
 from explorer.compute.device_lab import DeviceLab
-from explorer.compute.lower_maps import LowerMaps
 from explorer.images import sets
 from explorer.keys import Identity
+from explorer.networks.graph import Network
 from explorer.networks.identity import identity
+from explorer.networks.slices import Slice
 from explorer.questions import SplitQuestion
 from explorer.records import Cancelled, Layer, Neuron, OutOfMemory, ReferenceQuery, References
 from explorer.store import Store
@@ -59,13 +60,27 @@ def lower(lab: DeviceLab) -> Layer:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each batch of relevance has."""
     sizes: list[int] = []
-    real = LowerMaps.of
+    real = attribution.relevance
 
-    def count(self: LowerMaps, *args: Any) -> tuple[torch.Tensor, ...]:
-        sizes.append(len(args[2]))
-        return real(self, *args)
+    def count(part: Slice, inputs: Sequence[torch.Tensor], *args: Any) -> torch.Tensor:
+        sizes.append(len(inputs[0]))
+        return real(part, inputs, *args)
 
-    monkeypatch.setattr(LowerMaps, "of", count)
+    monkeypatch.setattr(attribution, "relevance", count)
+    return sizes
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of how many pictures each pass of the network makes lower maps."""
+    sizes: list[int] = []
+    real = Network.inputs
+
+    def count(self: Network, x: torch.Tensor, part: Slice) -> tuple[torch.Tensor, ...]:
+        sizes.append(len(x))
+        return real(self, x, part)
+
+    monkeypatch.setattr(Network, "inputs", count)
     return sizes
 
 
@@ -91,6 +106,23 @@ def test_together_is_as_one_by_one(
         truth = alone.relevance(each, lower, rule, silent)
         np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5 * np.abs(truth).max())
     assert not list((tmp_path / "sweeps").rglob("rows"))
+
+
+def test_lower_maps_are_made_for_several_batches_at_a_time(
+    lab: DeviceLab,
+    lower: Layer,
+    counted: list[int],
+    made: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grouped, "PICTURES", 1)
+    monkeypatch.setattr(grouped, "AHEAD", 6)
+    asked = references(lab)
+    lab.relevances(asked, lower, "lrp", silent)
+    pictures = len(np.unique(np.concatenate([each.index for each in asked])))
+    assert counted == [1] * pictures
+    assert sum(made) == pictures
+    assert set(made[:-1]) == {6}
 
 
 def test_it_goes_on_where_it_ended(
@@ -165,7 +197,11 @@ def test_neurons_that_cite_one_picture_halve_too(
         return relevance(pictures, channels, rows)
 
     task = (np.array([2, 5]), np.arange(12), np.repeat([0, 1], 6))
-    (whole,), (parts,) = (grouped.here(each)([task], lambda: None) for each in (relevance, scarce))
+
+    def idle(*_: Any) -> None:
+        """Nothing to do meanwhile."""
+
+    (whole,), (parts,) = (grouped.here(each, idle)([task], idle) for each in (relevance, scarce))
     np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-6)
     assert asked == [(2, 12), (1, 6), (1, 3), (1, 3), (1, 6), (1, 3), (1, 3)]
 

@@ -23,7 +23,7 @@ from explorer.networks.slices import Slice
 from explorer.records import BadInput
 
 ATTRIBUTIONS = ("gradient", "raising", "sensitivity", "lrp")
-WIDTH = 64
+WIDTH = 128
 """Pairs that come down at once at least, where so many ask the same images."""
 
 

@@ -3,6 +3,7 @@ hold no groups. NumPy alone, deterministic for a seed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,12 +29,14 @@ RESTARTS = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """What ``auto`` found. ``k`` is its answer, 1 when no division convinces. The arrays, f32[M],
-    are for k = 2, 3, ...: ``silhouettes`` and ``stabilities`` of the rows, and the silhouettes of
-    two nulls, each a mean and a standard deviation: ``shuffled`` (every column of the rows permuted
-    by itself) and ``unimodal`` (one normal cloud with the covariance of the rows)."""
+    """What was found for some ``ks``, k = 2, 3, ... in their order. ``k`` is the best of them, 1
+    when no division convinces. The arrays are f32[M]: ``silhouettes`` and ``stabilities`` of the
+    rows, and the silhouettes of two nulls, each a mean and a standard deviation: ``shuffled``
+    (every column of the rows permuted by itself) and ``unimodal`` (one normal cloud with the
+    covariance of the rows)."""
 
     k: int
+    ks: tuple[int, ...]
     silhouettes: np.ndarray
     stabilities: np.ndarray
     shuffled: np.ndarray
@@ -42,75 +45,115 @@ class Choice:
     unimodal_sd: np.ndarray
 
 
-def choose_k(rows: np.ndarray, seed: int, largest: int = LARGEST_K) -> Choice:
-    """How many groups the rows show: the k >= 2 of the highest silhouette among those that are
-    stable (``STABLE``) and whose silhouette exceeds both nulls; otherwise 1.
+@dataclass(frozen=True)
+class Chance:
+    """All that is random in looking at rows: Gram matrices of ``nulls`` f64[2*DRAWS,K,K] (shuffled
+    columns, then normal clouds) and, for each k, ``starts`` f64[2*DRAWS*RESTARTS,k] of k-means on
+    them, ``drawn`` bool[RESAMPLES,K] and ``restarts`` f64[RESAMPLES*RESTARTS,k] of k-means there.
+    It is drawn for every k in one order, so that what is found for one k does not depend on which
+    others are looked at."""
+
+    nulls: np.ndarray
+    starts: dict[int, np.ndarray]
+    drawn: dict[int, np.ndarray]
+    restarts: dict[int, np.ndarray]
+
+
+def chance(rows: np.ndarray, seed: int, largest: int = LARGEST_K) -> Chance:
+    """What ``choose_k`` needs for rows f32[K,D] with this seed and each k up to ``largest``."""
+    rows = checked(rows)
+    rng, ks = np.random.default_rng(seed), _possible(rows, largest)
+    columns = np.ascontiguousarray(rows.T)
+    nulls = [rng.permuted(columns, axis=1) for _ in range(DRAWS)] if ks else []
+    starts = _starts(ks, rng)
+    spread = np.linalg.svd(centred(rows), compute_uv=False) / np.sqrt(len(rows))
+    size = len(rows), len(spread)
+    nulls += [(rng.standard_normal(size) * spread).T for _ in range(DRAWS)] if ks else []
+    starts = [np.concatenate(both) for both in zip(starts, _starts(ks, rng), strict=True)]
+    drawn, restarts = {}, {}
+    for k in ks:
+        drawn[k], restarts[k] = _resamples(k, len(rows), rng)
+    grams = [gram.inner_products(centred(each.T)) for each in nulls]
+    return Chance(np.array(grams), dict(zip(ks, starts, strict=True)), drawn, restarts)
+
+
+def choose_k(
+    rows: np.ndarray, seed: int, ks: Sequence[int] = (), given: Chance | None = None
+) -> Choice:
+    """How many groups the rows f32[K,D] show: of ``ks`` (none: all that are possible up to
+    LARGEST_K) the one with the highest silhouette among those that are stable (``STABLE``) and
+    whose silhouette exceeds both nulls; otherwise 1. ``given`` is ``chance`` of these rows and this
+    seed, if that is at hand.
 
     Shuffled columns rule out chance alone; the normal cloud rules out that one elongated cloud,
     which k-means halves reliably, passes for two groups (SigClust, Liu et al. 2008).
     """
     rows = checked(rows)
-    ks = range(2, min(largest, distinct(rows) - 1) + 1)
-    if not ks:
-        return Choice(1, *(np.zeros(0, np.float32) for _ in range(6)))
-    rng = np.random.default_rng(seed)
+    tried = tuple(k for k in _possible(rows, LARGEST_K) if not ks or k in ks)
+    if not tried:
+        return Choice(1, (), *(np.zeros(0, np.float32) for _ in range(6)))
+    given = given or chance(rows, seed)
     inner = gram.inner_products(centred(rows))
-    divisions = np.stack([divide(rows, inner, k, seed) for k in ks])
-    null = _null_silhouettes(rows, ks, rng)
+    divisions = np.stack([divide(rows, inner, k, seed) for k in tried])
     silhouettes = gram.silhouettes(gram.distances(inner), divisions).astype(np.float32)
-    stabilities = np.array([_stability(inner, each, rng) for each in divisions], np.float32)
+    stabilities = np.array(
+        [
+            _stability(inner, labels, given.drawn[k], given.restarts[k])
+            for k, labels in zip(tried, divisions, strict=True)
+        ],
+        np.float32,
+    )
+    null = _null_silhouettes(given, tried)
     mean, spread = null.mean(axis=2), null.std(axis=2)
     beyond = (silhouettes > mean + np.maximum(MARGIN, 2 * spread)).all(axis=0)
     good = beyond & (stabilities >= STABLE)
-    best = int(np.argmax(np.where(good, silhouettes, -np.inf))) if good.any() else -1
+    best = tried[np.argmax(np.where(good, silhouettes, -np.inf))] if good.any() else 1
     nulls = [f.astype(np.float32) for which in zip(mean, spread, strict=True) for f in which]
-    return Choice(best + 2 if best >= 0 else 1, silhouettes, stabilities, *nulls)
+    return Choice(best, tried, silhouettes, stabilities, *nulls)
 
 
-def stability(
-    rows: np.ndarray, k: int, seed: int, resamples: int = RESAMPLES, share: float = SHARE
-) -> float:
+def stability(rows: np.ndarray, k: int, seed: int) -> float:
     """Mean adjusted Rand index of k-means on random shares of the rows, each from other seeds,
     with k-means on all rows: 1 when the same groups are always found; NaN for k = 1."""
     labels, _, _ = kmeans(rows, k, seed)
     inner = gram.inner_products(centred(rows))
-    return _stability(inner, labels, np.random.default_rng(seed), resamples, share)
+    found = int(labels.max()) + 1
+    return _stability(inner, labels, *_resamples(found, len(rows), np.random.default_rng(seed)))
+
+
+def _possible(rows: np.ndarray, largest: int) -> range:
+    """The k from 2 on that leave something to tell apart."""
+    return range(2, min(largest, distinct(rows) - 1) + 1)
+
+
+def _resamples(k: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are in each resample, and numbers from which its k-means starts."""
+    size = max(k, round(SHARE * count))
+    drawn = rng.random((RESAMPLES, count)).argsort(axis=1) < size
+    return drawn, rng.random((k, RESAMPLES * RESTARTS)).T
 
 
 def _stability(
-    inner: np.ndarray,
-    labels: np.ndarray,
-    rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-    share: float = SHARE,
+    inner: np.ndarray, labels: np.ndarray, drawn: np.ndarray, restarts: np.ndarray
 ) -> float:
-    k, count = int(labels.max()) + 1, len(labels)
-    if k < 2:
+    if labels.max() < 1:
         return float("nan")
-    size = max(k, round(share * count))
-    drawn = rng.random((resamples, count)).argsort(axis=1) < size
     weight = np.repeat(drawn, RESTARTS, axis=0).astype(np.float64)
-    grams, starts = inner[None], rng.random((k, len(weight))).T
-    found = lloyd(grams, weight, sprinkled(grams, weight, starts)).best(RESTARTS)
+    grams = inner[None]
+    found = lloyd(grams, weight, sprinkled(grams, weight, restarts)).best(RESTARTS)
     agreed = [adjusted_rand(labels[d], f[d]) for d, f in zip(drawn, found, strict=True)]
     return float(np.mean(agreed))
 
 
-def _null_silhouettes(rows: np.ndarray, ks: range, rng: np.random.Generator) -> np.ndarray:
+def _null_silhouettes(given: Chance, ks: Sequence[int]) -> np.ndarray:
     """f64[2,M,DRAWS]: silhouettes of k-means, for every k, on rows that hold no groups: with
     shuffled columns, then from a normal cloud."""
-    count = len(rows)
-    shuffled = [rng.permuted(rows, axis=0) for _ in range(DRAWS)]
-    starts = _starts(ks, rng)
-    spread = np.linalg.svd(centred(rows), compute_uv=False) / np.sqrt(count)
-    clouds = [rng.standard_normal((count, len(spread))) * spread for _ in range(DRAWS)]
-    starts = [np.concatenate(both) for both in zip(starts, _starts(ks, rng), strict=True)]
-    grams = np.stack([gram.inner_products(centred(each)) for each in shuffled + clouds])
-    apart = np.stack([gram.distances(each) for each in grams])
-    weight = np.ones((len(grams) * RESTARTS, count))
+    apart = np.stack([gram.distances(each) for each in given.nulls])
+    weight = np.ones((len(given.nulls) * RESTARTS, given.nulls.shape[1]))
     found = np.empty((2, len(ks), DRAWS))
-    for at, uniform in enumerate(starts):
-        labels = lloyd(grams, weight, sprinkled(grams, weight, uniform)).best(RESTARTS)
+    for at, k in enumerate(ks):
+        seeds = sprinkled(given.nulls, weight, given.starts[k])
+        labels = lloyd(given.nulls, weight, seeds).best(RESTARTS)
         found[:, at] = gram.silhouettes(apart, labels).reshape(2, DRAWS)
     return found
 

@@ -77,15 +77,6 @@ def distinct(rows: np.ndarray) -> int:
     return len({row.tobytes() for row in rows + 0.0})  # which makes -0 and 0 the same
 
 
-def rotate(rows: np.ndarray) -> np.ndarray:
-    """f64[K,min(K,D)]: the same rows, centred, in an orthonormal basis of their own span, so that
-    all distances stay and D no longer matters."""
-    moved = centred(rows)
-    if moved.shape[1] <= moved.shape[0]:
-        return moved
-    return np.ascontiguousarray(np.linalg.qr(moved.T).R.T)
-
-
 def by_size(labels: np.ndarray) -> np.ndarray:
     """Renumber groups from the largest on, ties by first member; -1 (outliers) stays."""
     labels = np.asarray(labels, np.int64)

@@ -16,7 +16,6 @@ from explorer.compute.batching import in_batches
 from explorer.compute.clock import Clock
 from explorer.compute.embedding import resolve
 from explorer.compute.engine import Cluster
-from explorer.compute.grouped import attributing
 from explorer.compute.lower_maps import DISK_GB, LowerMaps
 from explorer.compute.scan import scan, scan_on
 from explorer.compute.shelf import Shelf
@@ -137,7 +136,7 @@ class DeviceLab:
         self._look_ahead(lower.name, neuron.layer)
 
         def make() -> Rows:
-            attribute = attributing(self.model, self.maps, (lower.name, neuron.layer), rule)
+            attribute = grouped.attributing(self.model, self.maps, (lower.name, neuron.layer), rule)
 
             def part(index: np.ndarray) -> np.ndarray:
                 return attribute(index, np.full(len(index), neuron.channel), np.arange(len(index)))
@@ -180,7 +179,8 @@ class DeviceLab:
     def _spread(self, between: tuple[str, str], rule: str) -> grouped.Spread:
         if self.cluster is not None:
             return grouped.on(self.cluster, self.workspace, self.images, between, rule)
-        return grouped.here(attributing(self.model, self.maps, between, rule, False))
+        about = self.model, self.maps, between
+        return grouped.here(grouped.attributing(*about, rule, False), grouped.making(*about))
 
     def _relevance_key(self, references: References, lower: Layer, rule: str) -> str:
         args = {"references": asdict(references.query), "lower": lower.name, "rule": rule}

@@ -27,21 +27,23 @@ class Division:
 
 @one_core()
 def division(rows: np.ndarray, k: int, seed: int) -> Division:
-    """Divide rows f32[K,D] by k-means into k groups, or as many as they show (k = 0)."""
+    """Divide rows f32[K,D] by k-means into k groups, or as many as they show (k = 0). Scores of
+    that k are the same whether it was asked for or found; the others are looked at only to find
+    it."""
     used = rows[rows.any(axis=1)]
-    choice = _choice(used.tobytes(), used.shape, used.dtype.str, seed)
+    given = _chance(used.tobytes(), used.shape, used.dtype.str, seed)
+    choice = choosing.choose_k(used, seed, [k] if k else (), given)
     labels, centroids, _ = clustering.kmeans(used, k or choice.k, seed)
-    tried = len(choice.silhouettes)
     profile = {
-        "chosen": choice.k,
-        "k": list(range(2, 2 + tried)),
+        "k": list(choice.ks),
         "silhouette": [float(value) for value in choice.silhouettes],
         "stability": [float(value) for value in choice.stabilities],
         "null_shuffled": [float(value) for value in choice.shuffled],
         "null_unimodal": [float(value) for value in choice.unimodal],
     }
-    at, scores = len(centroids) - 2, {}
-    if 0 <= at < tried:
+    scores = {}
+    if len(centroids) in choice.ks:
+        at = choice.ks.index(len(centroids))
         scores = {
             "silhouette": float(choice.silhouettes[at]),
             "stability": float(choice.stabilities[at]),
@@ -52,6 +54,6 @@ def division(rows: np.ndarray, k: int, seed: int) -> Division:
 
 
 @lru_cache(maxsize=4)
-def _choice(data: bytes, shape: tuple[int, ...], dtype: str, seed: int) -> choosing.Choice:
-    """``choose_k``, remembered, because the same rows are asked for one k after another."""
-    return choosing.choose_k(np.frombuffer(data, dtype).reshape(shape), seed)
+def _chance(data: bytes, shape: tuple[int, ...], dtype: str, seed: int) -> choosing.Chance:
+    """``chance``, remembered, because the same rows are asked for one k after another."""
+    return choosing.chance(np.frombuffer(data, dtype).reshape(shape), seed)

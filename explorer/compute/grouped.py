@@ -32,6 +32,8 @@ from explorer.store import Store
 PAIRS = 128
 PICTURES = 32
 """How many pairs, and at most how many pictures, a batch holds."""
+AHEAD = 16
+"""Of how many pictures lower maps are made at once."""
 NOTE_SECONDS = 5.0
 """How often what is done is noted: what a kill costs."""
 
@@ -58,11 +60,29 @@ def attributing(
     return relevance
 
 
-def here(relevance: Relevance) -> Spread:
-    """Batches one after the other in this process; they halve where memory is short."""
+def making(
+    network: Network, maps: LowerMaps, between: tuple[str, str]
+) -> Callable[[np.ndarray], object]:
+    """Makes the lower maps of pictures that come soon."""
+    piece = network.slice(*between)
+    return lambda pictures: maps.of(network, piece, pictures, keep=False)
+
+
+def here(relevance: Relevance, get_ready: Callable[[np.ndarray], object]) -> Spread:
+    """Batches one after the other in this process; they halve where memory is short. ``get_ready``
+    is told the pictures of several batches before these come: many batches have a single picture,
+    on which a network is slow."""
 
     def spread(tasks: Sequence[Task], idle: Callable[[], None]) -> Iterator[np.ndarray]:
-        return (_whole(relevance, task) for task in tasks)
+        expected = 0
+        for number, task in enumerate(tasks):
+            if number == expected:
+                soon: list[np.ndarray] = []
+                while expected < len(tasks) and sum(map(len, soon)) < AHEAD:
+                    soon.append(tasks[expected][0])
+                    expected += 1
+                in_batches(get_ready, np.concatenate(soon), AHEAD)
+            yield _whole(relevance, task)
 
     return spread
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from explorer.compute.clustering import checked, distances, distinct, rotate
+from explorer.compute import gram
+from explorer.compute.clustering import centred, checked, distances, distinct
 from explorer.compute.one_core import one_core
 from explorer.records import Unavailable
+
+PLANE, ROUNDING = 2, 1e-14
+"""Axes that are drawn, and what share of the largest spread, squared, is but rounding."""
 
 NEIGHBOURS, FEWEST_NEIGHBOURS = 15, 6
 STEPS, STEP = 300, 0.1
@@ -25,12 +29,12 @@ points repel; and how strongly any two do at most."""
 def principal_plane(rows: np.ndarray) -> np.ndarray:
     """f32[K,2]: the first two principal components of the rows, in their own units. The sign is
     fixed by the entry of largest magnitude being positive; missing components are zero."""
-    turned = rotate(checked(rows))
-    vectors, values, _ = np.linalg.svd(turned, full_matrices=False)
-    plane = np.zeros((len(turned), 2))
-    found = min(2, len(values))
-    plane[:, :found] = vectors[:, :found] * values[:found]
-    strongest = plane[np.abs(plane).argmax(axis=0), np.arange(2)]
+    values, vectors = np.linalg.eigh(gram.inner_products(centred(checked(rows))))
+    values, vectors = values[: -PLANE - 1 : -1], vectors[:, : -PLANE - 1 : -1]
+    values = np.where(values > ROUNDING * values.max(), values, 0.0)
+    plane = np.zeros((len(vectors), PLANE))
+    plane[:, : len(values)] = vectors * np.sqrt(values)
+    strongest = plane[np.abs(plane).argmax(axis=0), np.arange(PLANE)]
     return (plane * np.where(strongest < 0, -1, 1)).astype(np.float32)
 
 

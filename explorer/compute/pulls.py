@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from explorer.compute import winograd
 from explorer.networks import modules as m
 
 
@@ -112,10 +113,15 @@ def convolution_pull(
         for at, (side, made) in enumerate(zip(x.shape[2:], output.shape[2:], strict=True))
     ]
     groups = cast(int, module.groups)
+    even = size == (3, 3) and stride == padding == dilation == (1, 1) and groups == 1
+    quick = winograd.Transposed(weight) if even else None
 
     def pull(gradients: Tensor) -> tuple[Tensor, ...]:
         flat = gradients.flatten(0, 1)
-        given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
+        if quick and winograd.worth_it(flat, weight):
+            given = quick(flat)
+        else:
+            given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
         return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)
 
     return pull
