@@ -14,7 +14,7 @@ from explorer.ui.gallery import mark
 from explorer.ui.places import look
 from explorer.ui.session import asker, backend, section
 from explorer.ui.subject import SplitQuestion, Subject
-from explorer.ui.waiting import waiting
+from explorer.ui.waiting import soon, waiting
 
 
 def page() -> None:
@@ -42,7 +42,7 @@ def show(about: Subject) -> None:
     split: Split | Status | None = None
     if not neuron.dead(about, rows):
         with main, section():
-            split = backend().split(question, asker())
+            split = soon(lambda: backend().split(question, asker()))
     known = split if isinstance(split, Split) else None
     references = None
     with upper, section():

@@ -199,6 +199,30 @@ def test_pictures_whose_crops_are_not_there_yet_are_marked(
     assert not any("waits" in each for each in whole)
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_split_that_comes_within_a_moment_is_not_announced(
+    serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    serve(answered)
+    under_way = Status("split:soon", "running", "Splitting neuron 3", 0.2)
+    real, asked, looks = answered.split, [], []
+
+    def split(*about: Any) -> Any:
+        asked.append(about)
+        return under_way if len(looks) < 3 or not comes else real(*about)
+
+    def status(key: str, asker: Asker) -> Status:
+        looks.append(key)
+        return replace(under_way, state="done") if len(looks) >= 3 and comes else under_way
+
+    monkeypatch.setattr(answered, "split", split)
+    monkeypatch.setattr(answered, "status", status)
+    said = words(visit(NEURON, **HERE, k="2", view="whole"))
+    assert ("What separates A from B" in said) == comes
+    assert ("Splitting neuron 3" in said) != comes
+    assert len(asked) == (2 if comes else 1)
+
+
 @pytest.mark.parametrize(
     ("neuron", "more", "kinds"),
     [

@@ -3,8 +3,10 @@ hold no groups. NumPy alone, deterministic for a seed."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -46,35 +48,56 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Chance:
-    """All that is random in looking at rows: Gram matrices of ``nulls`` f64[2*DRAWS,K,K] (shuffled
-    columns, then normal clouds) and, for each k, ``starts`` f64[2*DRAWS*RESTARTS,k] of k-means on
-    them, ``drawn`` bool[RESAMPLES,K] and ``restarts`` f64[RESAMPLES*RESTARTS,k] of k-means there.
+class Dice:
+    """All that is drawn to look at K rows of D features. ``shuffles`` i32[DRAWS,D,K] are places in
+    the rows laid out column after column, each column permuted by itself; ``clouds``
+    f64[DRAWS,K,min(K,D)] is normal. For each k, ``starts`` f64[2*DRAWS*RESTARTS,k] is for k-means
+    on nulls, ``drawn`` bool[RESAMPLES,K] and ``restarts`` f64[RESAMPLES*RESTARTS,k] for resamples.
     It is drawn for every k in one order, so that what is found for one k does not depend on which
     others are looked at."""
 
-    nulls: np.ndarray
+    shuffles: np.ndarray
+    clouds: np.ndarray
     starts: dict[int, np.ndarray]
     drawn: dict[int, np.ndarray]
     restarts: dict[int, np.ndarray]
 
 
-def chance(rows: np.ndarray, seed: int, largest: int = LARGEST_K) -> Chance:
-    """What ``choose_k`` needs for rows f32[K,D] with this seed and each k up to ``largest``."""
-    rows = checked(rows)
-    rng, ks = np.random.default_rng(seed), _possible(rows, largest)
-    columns = np.ascontiguousarray(rows.T)
-    nulls = [rng.permuted(columns, axis=1) for _ in range(DRAWS)] if ks else []
+@lru_cache(maxsize=2)  # all neurons of a layer, as a rule
+def dice(seed: int, count: int, features: int, ks: range) -> Dice:
+    """Thrown for rows of this form, whatever is in them."""
+    rng = np.random.default_rng(seed)
+    columns = np.tile(np.arange(count), (features, 1))
+    places = np.arange(features)[:, None] * count
+    shuffles = [(places + rng.permuted(columns, axis=1)).astype(np.int32) for _ in range(DRAWS)]
     starts = _starts(ks, rng)
-    spread = np.linalg.svd(centred(rows), compute_uv=False) / np.sqrt(len(rows))
-    size = len(rows), len(spread)
-    nulls += [(rng.standard_normal(size) * spread).T for _ in range(DRAWS)] if ks else []
-    starts = [np.concatenate(both) for both in zip(starts, _starts(ks, rng), strict=True)]
+    clouds = [rng.standard_normal((count, min(count, features))) for _ in range(DRAWS)]
+    both = zip(ks, starts, _starts(ks, rng), strict=True)
+    starting = {k: np.concatenate([first, second]) for k, first, second in both}
     drawn, restarts = {}, {}
     for k in ks:
-        drawn[k], restarts[k] = _resamples(k, len(rows), rng)
-    grams = [gram.inner_products(centred(each.T)) for each in nulls]
-    return Chance(np.array(grams), dict(zip(ks, starts, strict=True)), drawn, restarts)
+        drawn[k], restarts[k] = _resamples(k, count, rng)
+    return Dice(np.stack(shuffles), np.stack(clouds), starting, drawn, restarts)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """``dice`` thrown for some rows, and the Gram matrices f64[2*DRAWS,K,K] of ``nulls`` made with
+    them: shuffled columns, then normal clouds."""
+
+    dice: Dice
+    nulls: np.ndarray
+
+
+def chance(rows: np.ndarray, seed: int) -> Chance:
+    """What ``choose_k`` needs for rows f32[K,D] with this seed, for all k that are possible."""
+    rows = checked(rows)
+    thrown = dice(seed, *rows.shape, _possible(rows))
+    spread = np.linalg.svd(centred(rows), compute_uv=False) / np.sqrt(len(rows))
+    columns = rows.T.ravel()
+    shuffled = (columns[places].T for places in thrown.shuffles)
+    nulls = itertools.chain(shuffled, (cloud * spread for cloud in thrown.clouds))
+    return Chance(thrown, np.stack([gram.inner_products(centred(each)) for each in nulls]))
 
 
 def choose_k(
@@ -89,7 +112,7 @@ def choose_k(
     which k-means halves reliably, passes for two groups (SigClust, Liu et al. 2008).
     """
     rows = checked(rows)
-    tried = tuple(k for k in _possible(rows, LARGEST_K) if not ks or k in ks)
+    tried = tuple(k for k in _possible(rows) if not ks or k in ks)
     if not tried:
         return Choice(1, (), *(np.zeros(0, np.float32) for _ in range(6)))
     given = given or chance(rows, seed)
@@ -98,7 +121,7 @@ def choose_k(
     silhouettes = gram.silhouettes(gram.distances(inner), divisions).astype(np.float32)
     stabilities = np.array(
         [
-            _stability(inner, labels, given.drawn[k], given.restarts[k])
+            _stability(inner, labels, given.dice.drawn[k], given.dice.restarts[k])
             for k, labels in zip(tried, divisions, strict=True)
         ],
         np.float32,
@@ -121,9 +144,9 @@ def stability(rows: np.ndarray, k: int, seed: int) -> float:
     return _stability(inner, labels, *_resamples(found, len(rows), np.random.default_rng(seed)))
 
 
-def _possible(rows: np.ndarray, largest: int) -> range:
-    """The k from 2 on that leave something to tell apart."""
-    return range(2, min(largest, distinct(rows) - 1) + 1)
+def _possible(rows: np.ndarray) -> range:
+    """The k from 2 on, up to LARGEST_K, that leave something to tell apart."""
+    return range(2, min(LARGEST_K, distinct(rows) - 1) + 1)
 
 
 def _resamples(k: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +175,7 @@ def _null_silhouettes(given: Chance, ks: Sequence[int]) -> np.ndarray:
     weight = np.ones((len(given.nulls) * RESTARTS, given.nulls.shape[1]))
     found = np.empty((2, len(ks), DRAWS))
     for at, k in enumerate(ks):
-        seeds = sprinkled(given.nulls, weight, given.starts[k])
+        seeds = sprinkled(given.nulls, weight, given.dice.starts[k])
         labels = lloyd(given.nulls, weight, seeds).best(RESTARTS)
         found[:, at] = gram.silhouettes(apart, labels).reshape(2, DRAWS)
     return found

@@ -24,14 +24,16 @@ def boxes_and_heat(heat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     Box: with h = |blurred| / max, the bounding box of h > 0.02 (left, top, right, bottom, the end
     exclusive), its shorter side extended evenly on both sides to the longer. What would lie left
     of or above the picture shifts the box back in; what lies right of or below it is cut off, so
-    nothing is ever padded and only there a box may be oblong. Where the map is not finite, zero
-    everywhere or has a box of one pixel, the box is the whole picture and ``degenerate`` true.
+    nothing is ever padded and only there a box may be oblong. Where the map is not finite, nowhere
+    above the least normal number or has a box of one pixel, the box is the whole picture and
+    ``degenerate`` true.
     Map: blurred with sigma 8 pixels, magnitude over its maximum, 255 = strongest, S = 56; zero
-    where the relevance is not finite or zero. The mask of a picture is map > 0.02 * 255.
+    where the relevance is not finite or so small. The mask of a picture is map > 0.02 * 255.
     """
     maps = torch.from_numpy(np.ascontiguousarray(heat, dtype=np.float32))
-    finite = maps.isfinite().all(2).all(1)
-    maps = torch.where(finite[:, None, None], maps, torch.zeros(()))
+    strongest = maps.abs().amax((1, 2), keepdim=True)
+    usable = strongest.isfinite() & (strongest >= torch.finfo(maps.dtype).tiny)
+    maps = torch.where(usable, maps, torch.zeros(()))
     box, empty = _boxes(_strength(_blur(maps, KERNEL, SIGMA)) > THRESHOLD)
     return box.numpy(), _drawn(maps).numpy(), empty.numpy()
 

@@ -25,8 +25,9 @@ HALVES, MOST, ROOM = 2, 16, 2**30
 """How many batches are under way, each on its share of the cores; of how many pictures, at most (of
 fewer, PyTorch leaves some convolutions on a single core to slower code), and whose maps may take
 about so many bytes."""
-FIRST = 16
-"""Pictures whose crops can be shown before all are there: a page of references."""
+FIRST, MORE = 16, 48
+"""Pictures whose crops can be shown before all are there: a page of references, and those among
+which the strongest of each virtual neuron mostly are."""
 
 
 def crops(
@@ -39,8 +40,8 @@ def crops(
 ) -> Crops:
     """Boxes and heat maps of relevance from each reference's strongest position down ``piece``, a
     slice from the pixels, whose ``inputs`` f32[B,3,H,W] are given for pictures i64[B]. ``first``
-    gets what there is as soon as that is FIRST pictures of more. Raises MissingRule as
-    ``attribution.heat`` does.
+    gets what there is as soon as that is FIRST pictures of more, and then MORE. Raises MissingRule
+    as ``attribution.heat`` does.
     """
     index = references.index
     made: list[np.ndarray] = []
@@ -56,7 +57,7 @@ def crops(
             before, done = done, done + len(maps)
             made.append(maps)
             report(done / len(index), f"Heat maps: {done} of {len(index)}")
-            if before < FIRST <= done < len(index):
+            if done < len(index) and any(before < mark <= done for mark in (FIRST, MORE)):
                 first(some())
     return some()
 
@@ -98,7 +99,9 @@ def _heat_maps(
         return np.concatenate(in_batches(part, at, size))
 
     every = np.arange(len(references.index))
-    batches = [every[start : start + size] for start in range(0, len(every), size)]
+    first = min(size, math.ceil(FIRST / at_once))  # what is shown first is divided evenly
+    starts = [*range(0, FIRST, first), *range(FIRST, len(every), size)]
+    batches = [some for some in np.split(every, starts[1:]) if len(some)]
     yield from side_by_side(batch, batches, at_once) if at_once > 1 else map(batch, batches)
 
 

@@ -68,19 +68,26 @@ def epsilon(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pu
 
 def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """Only what raises the output counts: z = W+ x+ + b+ + W- x-, never negative."""
-    x = inputs[0]
+    (x,) = inputs
+    if not bool(x.amin() < 0):
+        return _rectified(module, x)
     weights = dict(module.named_parameters(recurse=False))
     plus = {name: weight.clamp(min=0) for name, weight in weights.items()}
-    if bool(x.amin() < 0):  # after a rectifier the negative half is nothing: save its cost
-        minus = {"weight": weights["weight"].clamp(max=0)}
-        return Pull(_both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus)))
+    minus = {"weight": weights["weight"].clamp(max=0)}
+    return Pull(_both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus)))
+
+
+def _rectified(module: nn.Module, x: Tensor) -> Pull:
+    """z-plus after a rectifier, where the negative half is nothing."""
+    plus = {name: w.clamp(min=0) for name, w in module.named_parameters(recurse=False)}
 
     @cache  # not needed where one channel is alone
-    def spread() -> Callable[[Tensor], tuple[Share, ...]]:
-        return _spread((x,), *_positive(module, plus, x))
+    def positive() -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+        return _positive(module, plus, x)
 
     def whole(relevance: Tensor) -> tuple[Share, ...]:
-        return spread()(relevance)
+        below, pull = positive()
+        return (pull(relevance / below)[0].mul_(x),)
 
     def alone(relevance: Lone) -> tuple[Share, ...]:
         rows, maps = plus["weight"][relevance.channel].flatten(2), x.movedim(1, -1)
@@ -124,8 +131,8 @@ def _both(
             return first(shares)[0], second(shares)[0]
 
     def share(relevance: Tensor) -> tuple[Share, ...]:
-        one, two = (x * g for x, g in zip(halves, pulled(relevance / below), strict=True))
-        return (one + two,)
+        one, two = pulled(relevance / below)
+        return (torch.addcmul(one * halves[0], two, halves[1]),)
 
     return share
 
@@ -134,18 +141,20 @@ def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
     """``z_plus`` of a convolution whose output y is cut at zero. Of a signed input,
     2 z = y + |W| |x| + |b| takes one convolution instead of two, and loses no digits where y is
     above zero; elsewhere no relevance comes, unless something is added to what was cut."""
-    x = inputs[0]
-    if not is_flat(module) or not bool(x.amin() < 0):
+    (x,) = inputs
+    if not bool(x.amin() < 0):
+        return _rectified(module, x)
+    if not is_flat(module):
         return z_plus(module, inputs, output)
     weights = dict(module.named_parameters(recurse=False))
     size = x.abs()
     more, unsigned = convolved(module, {name: each.abs() for name, each in weights.items()}, size)
     signed = convolution_pull(module, weights["weight"], x, output)
-    below = (output + more).clamp(min=0) + 2 * STABILISER
+    below = more.add_(output).clamp_(min=0).add_(2 * STABILISER)
 
     def share(relevance: Tensor) -> tuple[Share, ...]:
         shares = relevance / below
-        return (x * signed(shares)[0] + size * unsigned(shares)[0],)
+        return (signed(shares)[0].mul_(x).addcmul_(unsigned(shares)[0], size),)
 
     return Pull(share)
 

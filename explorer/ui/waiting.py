@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import streamlit as st
 
@@ -11,9 +13,27 @@ from explorer.ui.session import asker, backend, plain
 
 OVER = ("done", "failed", "cancelled")
 
-SOON, OFTEN, SELDOM = 3.0, 0.2, 1.0
+SOON, OFTEN, SELDOM = 3.0, 0.4, 1.0
 """For so many seconds it is asked so often, in seconds, how far a job is; then so seldom, and of
-one that waits for others all the time: each time costs the browser as much as a click."""
+one that waits for others, of this page or before it, all the time: each time costs the browser as
+much as a click."""
+
+PATIENCE, GLANCE = 0.5, 0.02
+"""For so many seconds a page holds its breath for what comes next, looking so often."""
+
+T = TypeVar("T")
+
+
+def soon(ask: Callable[[], T | Status]) -> T | Status:
+    """What is asked for, if it comes within a moment: a page that shows the answer at once is there
+    sooner, and calmer, than one that first shows that it waits."""
+    answer, end = ask(), time.monotonic() + PATIENCE
+    while isinstance(answer, Status) and answer.place <= 1 and time.monotonic() < end:
+        status = backend().status(answer.key, asker())
+        if status is None or status.state in OVER:
+            return ask()
+        time.sleep(GLANCE)
+    return answer
 
 
 def waiting(status: Status, *, brief: bool = False) -> None:
@@ -25,14 +45,15 @@ def waiting(status: Status, *, brief: bool = False) -> None:
         if not brief:
             st.caption(f"Waits for: {plain(status.title)}")
         return
+    due = status.place == 0 or (status.place == 1 and not shown)
     shown.add(status.key)
     if status.state in OVER:
         _over(status)
     elif brief:
-        _follow(status, brief)
+        _follow(status, brief, due)
     else:
         with st.container(border=True):
-            _follow(status, brief)
+            _follow(status, brief, due)
 
 
 def left(seconds: float | None) -> str:
@@ -53,24 +74,29 @@ def progress_text(status: Status) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _follow(status: Status, brief: bool) -> None:
+def _follow(status: Status, brief: bool, due: bool) -> None:
     """Ask again and again how far the job is; the browser stops asking when its tab closes. Short
-    waits are watched closely, because what comes of them is due any moment."""
+    waits for what is ``due`` are watched closely, because it may come any moment."""
     key = status.key
     begun = st.session_state.setdefault("waits", {}).setdefault(key, time.monotonic())
-    often = time.monotonic() - begun < SOON and status.place <= 1
-    some = backend().begun(key) is not None
-    st.fragment(_poll, run_every=OFTEN if often else SELDOM)(key, brief, begun, often, some)
+    often = due and time.monotonic() - begun < SOON
+    st.fragment(_poll, run_every=OFTEN if often else SELDOM)(key, brief, begun, often, _there(key))
 
 
-def _poll(key: str, brief: bool, begun: float, often: bool, some: bool) -> None:
-    """``some``: the page shows what there is of the answer already."""
+def _there(key: str) -> int:
+    """How many pictures of an answer there are before all of it is."""
+    begun = backend().begun(key)
+    return 0 if begun is None else len(begun.index)
+
+
+def _poll(key: str, brief: bool, begun: float, often: bool, shown: int) -> None:
+    """``shown``: how many pictures of the answer the page shows already."""
     status = backend().status(key, asker())
     if status is None or status.state in OVER:
         st.session_state["waits"].pop(key, None)
         st.rerun()
     too_often = often and time.monotonic() - begun > SOON
-    if too_often or (not some and backend().begun(key) is not None):
+    if too_often or _there(key) > shown:
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(status.fraction, text=progress_text(status))
