@@ -60,10 +60,22 @@ def epsilon(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pu
         share = relevance.value / stabilise(relevance.of(output))
         return tuple(Lone(relevance.channel, relevance.of(x) * share) for x in inputs)
 
-    simple = isinstance(module, m.Add) and all(x.shape == output.shape for x in inputs)
+    if isinstance(module, m.Add) and all(x.shape == output.shape for x in inputs):
+        return Pull(_added(inputs, output), alone if output.dim() == 4 else None)
     z, pull = transposed(module, *inputs)
-    whole = _spread(inputs, stabilise(z), pull)
-    return Pull(whole, alone if simple and output.dim() == 4 else None)
+    return Pull(_spread(inputs, stabilise(z), pull))
+
+
+def _added(inputs: tuple[Tensor, ...], output: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """epsilon for a sum of maps of one size."""
+    below = cache(lambda: stabilise(output))  # not needed where one channel is alone
+
+    def share(relevance: Tensor) -> tuple[Tensor, ...]:
+        *others, last = inputs
+        shares = relevance / below()
+        return (*(x * shares for x in others), shares.mul_(last))
+
+    return share
 
 
 def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -81,9 +93,7 @@ def _rectified(module: nn.Module, x: Tensor) -> Pull:
     """z-plus after a rectifier, where the negative half is nothing."""
     plus = {name: w.clamp(min=0) for name, w in module.named_parameters(recurse=False)}
 
-    @cache  # not needed where one channel is alone
-    def positive() -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
-        return _positive(module, plus, x)
+    positive = cache(lambda: _positive(module, plus, x))  # not needed where one channel is alone
 
     def whole(relevance: Tensor) -> tuple[Share, ...]:
         below, pull = positive()
