@@ -11,7 +11,7 @@ from explorer.ui import explain, explain_parts, explain_range, neuron, pickers
 from explorer.ui.places import look
 from explorer.ui.session import asker, backend, section
 from explorer.ui.subject import Subject
-from explorer.ui.waiting import waiting
+from explorer.ui.waiting import soon, waiting
 
 
 def page() -> None:
@@ -37,7 +37,7 @@ def show(about: Subject) -> None:
     main, side = halves.cell(column_span=2), halves.cell()
     found: Explanation | None = None
     with main, section():
-        answer = backend().explanations.explanation(question, asker())
+        answer = soon(lambda: backend().explanations.explanation(question, asker()))
         if isinstance(answer, Status):
             waiting(answer)
         else:

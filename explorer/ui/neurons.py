@@ -11,7 +11,7 @@ from explorer.ui.gallery import strips
 from explorer.ui.places import open_neuron
 from explorer.ui.session import asker, backend, plain
 from explorer.ui.tables import Column, Row, table
-from explorer.ui.waiting import waiting
+from explorer.ui.waiting import soon, waiting
 
 PAGE = 25
 PICTURES = 8
@@ -58,7 +58,7 @@ def controls() -> tuple[str, str, str]:
 
 def search(ws: str, layer: str, words: str) -> Search | None:
     """The layer ranked by words, with who ranked it; None while there is no answer."""
-    answer = backend().search(ws, layer, words, asker())
+    answer = soon(lambda: backend().search(ws, layer, words, asker()))
     if isinstance(answer, Status):
         waiting(answer)
         return None
