@@ -19,7 +19,7 @@ from torch import Tensor
 TILE, KERNEL = 4, 3
 WINDOW = TILE + KERNEL - 1
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
-"""Where the polynomials are evaluated, and at infinity; of those tried, these lose fewest digits."""
+"""Where polynomials are evaluated, and at infinity: of those tried, what loses fewest digits."""
 
 LEAST_CHANNELS, LEAST_MAPS = 256, 32
 """With fewer channels the transforms cost what the products save; with fewer maps, that of the
