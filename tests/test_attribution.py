@@ -108,7 +108,7 @@ class Watching(Propagation):
 
     def through(self, node: fx.Node, shares: list[Share]) -> tuple[Share | None, ...]:
         if node.target == self.wanted:
-            self.lower = total(shares, self._steps[node].value)[0]
+            self.lower = total(shares, self._steps[node].value)[0].clone()
         return super().through(node, shares)
 
 

@@ -57,7 +57,7 @@ def propagated(module: nn.Module, x: Tensor, relevance: Tensor, lower: str | Non
 
 def applied(rule: r.Rule, module: nn.Module, x: tuple[Tensor, ...], relevance: Tensor) -> Any:
     """A rule alone: relevance of the output to that of each input."""
-    return [share[0] for share in rule(module, x, module(*x)).whole(relevance[None])]
+    return [share[0] for share in rule(module, x, module(*x)).whole(relevance[None].clone())]
 
 
 def away(z: Tensor) -> Tensor:
@@ -123,8 +123,8 @@ def test_z_plus_below_a_rectifier_is_the_same_rule(conv: nn.Conv2d, kind: type[n
     x = normal(2, conv.in_channels, 6, 5)
     y = conv(x)
     relevance = normal(3, *y.shape, seed=5) * kind()(y)
-    truth = r.z_plus(conv, (x,), y).whole(relevance)[0]
-    found = r.z_plus_below_zero(conv, (x,), y).whole(relevance)[0]
+    truth = r.z_plus(conv, (x,), y).whole(relevance.clone())[0]
+    found = r.z_plus_below_zero(conv, (x,), y).whole(relevance.clone())[0]
     torch.testing.assert_close(found, truth)
     single = layer(conv).float()
     some = r.z_plus_below_zero(single, (x.float(),), single(x.float())).whole(relevance.float())[0]
@@ -449,7 +449,7 @@ def test_one_channel_alone_is_as_whole_maps(rule: r.Rule, module: nn.Module, cou
     output = module(*inputs)
     lone, whole = alone(2, output.shape[1])
     pull = rule(module, inputs, output)
-    truth = pull.whole(whole)
+    truth = pull.whole(whole.clone())
     found = pull.lone(lone) if pull.lone else pull.whole(whole)
     assert (pull.lone is None) == (getattr(module, "kernel_size", None) == (3, 3))
     for one, other, like in zip(found, truth, inputs, strict=True):

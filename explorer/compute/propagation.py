@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from explorer.compute.pulls import Lone, Pull, Share, convolved, gradient, total, transposed
-from explorer.compute.rules import Rule
+from explorer.compute import narrowing
+from explorer.compute.pulls import Lone, Pull, Share, convolution_pull, gradient, total, transposed
+from explorer.compute.rules import Rule, flat
 from explorer.networks.slices import Slice
+
+LEAST_TURNS = 8
+"""With fewer starts on the same pictures, choosing channels takes what it saves."""
+
+Make = Callable[[Any, tuple[Any, ...], Any], Pull]
+"""(module, its inputs [B,...], its output) -> what pulls relevance of the output down to them."""
 
 
 @dataclass
@@ -22,7 +28,10 @@ class _Step:
 
     value: Any
     feeders: list[fx.Node]
-    make: Callable[[], Pull]
+    make: Make
+    module: nn.Module | None = None
+    inputs: tuple[Any, ...] = ()
+    narrows: bool = False
     pull: Pull | None = None
 
 
@@ -37,10 +46,12 @@ class Propagation(fx.Interpreter):
         self._rules = rules
         (self._end,) = next(n for n in self.graph.nodes if n.op == "output").all_input_nodes
         self._steps: dict[fx.Node, _Step] = {}  # from the lower map on, in order of execution
+        self._open: narrowing.Channels | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The slice's output [B,C,H,W] for these inputs, which ``down`` starts from."""
         self._steps.clear()
+        self._open = None
         with torch.no_grad():
             output: Tensor = self.run(*inputs)
         return output
@@ -51,6 +62,9 @@ class Propagation(fx.Interpreter):
         All that was kept of the pictures goes on the way when this is the ``last`` start.
         """
         lower, *above = self._steps
+        if self._open is None:
+            self._open = self._channels(start)
+        start = start if isinstance(start, Lone) else start.clone()
         owed: dict[fx.Node, list[Share]] = {self._end: [start]}
         with torch.no_grad():
             for node in reversed(above):
@@ -66,11 +80,29 @@ class Propagation(fx.Interpreter):
     def through(self, node: fx.Node, shares: list[Share]) -> tuple[Share | None, ...]:
         """What the shares of a node's value give to each of its feeders."""
         step = self._steps[node]
-        step.pull = step.pull or step.make()
+        pull = step.pull = step.pull or self._made(node, step)
         (only, *more) = shares
-        if step.pull.lone is not None and isinstance(only, Lone) and not more:
-            return step.pull.lone(only)
-        return step.pull.whole(total(shares, step.value))
+        if pull.lone is not None and isinstance(only, Lone) and not more:
+            return pull.lone(only)
+        return pull.whole(total(shares, step.value))
+
+    def _channels(self, start: Tensor | Lone) -> narrowing.Channels:
+        """What of each value has to come down, where so much does that it is worth a look."""
+        if len(start.channel if isinstance(start, Lone) else start) < LEAST_TURNS:
+            return {}
+        values = {node: step.value for node, step in self._steps.items()}
+        modules = {
+            n: step.module for n, step in self._steps.items() if step.module and step.narrows
+        }
+        return narrowing.open_channels(values, modules)
+
+    def _made(self, node: fx.Node, step: _Step) -> Pull:
+        if not (self._open and step.narrows):
+            return step.make(step.module, step.inputs, step.value)
+        own, below = self._open.get(node), [self._open.get(feeder) for feeder in step.feeders]
+        pull = narrowing.between(step.make, step.module, step.inputs, step.value, own, below)
+        step.value = narrowing.some(step.value, own)
+        return pull
 
     def run_node(self, n: fx.Node) -> Any:
         feeders = [feeder for feeder in n.all_input_nodes if feeder in self._steps]
@@ -78,19 +110,21 @@ class Propagation(fx.Interpreter):
         if n.op == "output" or not feeders:
             value = super().run_node(n)
             if not self._steps:
-                self._steps[n] = _Step(value, [], lambda: Pull(lambda relevance: ()))
-        elif rule is not None:
-            args, kwargs = self.fetch_args_kwargs_from_env(n)
-            value = super().run_node(n)
-            made = partial(rule, self.fetch_attr(str(n.target)), (*args, *kwargs.values()), value)
-            self._steps[n] = _Step(value, [*n.args, *n.kwargs.values()], made)  # type: ignore[list-item]
-        else:
-            value = self._differentiated(n, feeders)
+                self._steps[n] = _Step(value, [], lambda *_: Pull(lambda relevance: ()))
+            return value
+        module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        inputs = (*args, *kwargs.values())
+        narrows = rule is not flat and narrowing.narrows(module, inputs)
+        if rule is None and not narrows:
+            return self._differentiated(n, feeders, module)
+        value = super().run_node(n)
+        named = [*n.args, *n.kwargs.values()]
+        self._steps[n] = _Step(value, named, rule or _gradient, module, inputs, narrows)  # type: ignore[arg-type]
         return value
 
-    def _differentiated(self, n: fx.Node, feeders: list[fx.Node]) -> Any:
+    def _differentiated(self, n: fx.Node, feeders: list[fx.Node], module: nn.Module | None) -> Any:
         """The value of a node whose relevance follows the gradient, if it has one."""
-        module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
         if module is None and not _differentiable(value := super().run_node(n)):
             return value
 
@@ -102,13 +136,16 @@ class Propagation(fx.Interpreter):
             )
             return getattr(self, n.op)(n.target, args, kwargs)
 
-        values = [self.env[feeder] for feeder in feeders]
-        if isinstance(module, nn.Conv2d):
-            value, pull = convolved(module, dict(module.named_parameters()), *values)
-        else:
-            value, pull = transposed(call, *values)
-        self._steps[n] = _Step(value, feeders, lambda: gradient(module, pull))
+        value, pull = transposed(call, *(self.env[feeder] for feeder in feeders))
+        self._steps[n] = _Step(value, feeders, lambda *_: gradient(module, pull))
         return value
+
+
+def _gradient(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
+    """The gradient of a module that narrows."""
+    if isinstance(module, nn.Conv2d):
+        return gradient(module, convolution_pull(module, module.weight, inputs[0], output))
+    return gradient(module, transposed(module, *inputs)[1])
 
 
 def _differentiable(value: Any) -> bool:

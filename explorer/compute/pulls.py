@@ -44,7 +44,8 @@ Share = Tensor | Lone
 @dataclass(frozen=True)
 class Pull:
     """What the relevance of an output gives to each input. ``lone`` does it for one channel alone
-    where that is less work; None: ``whole`` has to."""
+    where that is less work; None: ``whole`` has to. Relevance under a rule has one reader, which
+    may overwrite it."""
 
     whole: Callable[..., tuple[Share | None, ...]]
     lone: Callable[[Lone], tuple[Share | None, ...]] | None = None
@@ -115,11 +116,15 @@ def convolution_pull(
     groups = cast(int, module.groups)
     even = size == (3, 3) and stride == padding == dilation == (1, 1) and groups == 1
     quick = winograd.Transposed(weight) if even else None
+    apart = size == (1, 1) != stride and padding == (0, 0) and groups == 1
 
     def pull(gradients: Tensor) -> tuple[Tensor, ...]:
         flat = gradients.flatten(0, 1)
         if quick and winograd.worth_it(flat, weight):
             given = quick(flat)
+        elif apart:  # what falls on no place is not worked out
+            given = flat.new_zeros(len(flat), *x.shape[2:], x.shape[1]).movedim(-1, 1)
+            given[..., :: stride[0], :: stride[1]] = F.conv_transpose2d(flat, weight)
         else:
             given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
         return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)

@@ -72,7 +72,7 @@ def _added(inputs: tuple[Tensor, ...], output: Tensor) -> Callable[[Tensor], tup
 
     def share(relevance: Tensor) -> tuple[Tensor, ...]:
         *others, last = inputs
-        shares = relevance / below()
+        shares = relevance.div_(below())
         return (*(x * shares for x in others), shares.mul_(last))
 
     return share
@@ -97,7 +97,7 @@ def _rectified(module: nn.Module, x: Tensor) -> Pull:
 
     def whole(relevance: Tensor) -> tuple[Share, ...]:
         below, pull = positive()
-        return (pull(relevance / below)[0].mul_(x),)
+        return (pull(relevance.div_(below))[0].mul_(x),)
 
     def alone(relevance: Lone) -> tuple[Share, ...]:
         rows, maps = plus["weight"][relevance.channel].flatten(2), x.movedim(1, -1)
@@ -141,7 +141,7 @@ def _both(
             return first(shares)[0], second(shares)[0]
 
     def share(relevance: Tensor) -> tuple[Share, ...]:
-        one, two = pulled(relevance / below)
+        one, two = pulled(relevance.div_(below))
         return (torch.addcmul(one * halves[0], two, halves[1]),)
 
     return share
@@ -163,7 +163,7 @@ def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
     below = more.add_(output).clamp_(min=0).add_(2 * STABILISER)
 
     def share(relevance: Tensor) -> tuple[Share, ...]:
-        shares = relevance / below
+        shares = relevance.div_(below)
         return (signed(shares)[0].mul_(x).addcmul_(unsigned(shares)[0], size),)
 
     return Pull(share)
