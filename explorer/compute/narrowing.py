@@ -38,9 +38,9 @@ def open_channels(values: Mapping[fx.Node, Any], modules: Mapping[fx.Node, nn.Mo
     """Which channels of the values of a pass matter. ``values`` are in their order: relevance comes
     to the first, and starts from the last. ``modules`` made them, where these ``narrows``."""
     found: dict[fx.Node, Tensor] = {}
-    for node in list(values)[-2:0:-1]:
+    for node in reversed(list(values)[1:]):
         users = [user for user in node.users if user in values]
-        if {node, *users} <= modules.keys() and values[node].dim() == 4:
+        if users and {node, *users} <= modules.keys() and values[node].dim() == 4:
             if isinstance(modules[node], tuple(m.RECTIFIERS)):
                 inside = set(node.all_input_nodes) <= modules.keys()
                 channels = _open(values[node]) if inside else None
@@ -82,7 +82,7 @@ def between(
 
 
 def _open(value: Tensor) -> Tensor | None:
-    """The channels of [B,C,H,W] that are not zero everywhere; None where too few are."""
+    """The channels of [B,C,H,W] that are not zero everywhere; None where hardly any is."""
     closed = value.amax((0, 2, 3)) == 0
     count = -(-int((~closed).sum()) // STEP) * STEP
     if count > WORTH * len(closed):
