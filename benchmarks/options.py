@@ -19,7 +19,8 @@ from explorer.settings import load_settings
 from explorer.store import Store
 
 NETWORK, WEIGHTS = "torchvision:resnet50", "random:0"
-"""What most benchmarks measure: speed does not depend on what the weights are."""
+"""What most benchmarks measure. Of its figures only relevance of many neurons to a picture depends
+on what the weights are: channels that are closed there are left out."""
 DRAWN = {True: 200, False: 400}
 """Pictures, with ``--quick`` and without."""
 
