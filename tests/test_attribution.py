@@ -3,7 +3,7 @@ whose making is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -106,9 +106,10 @@ class Watching(Propagation):
         super().__init__(part, rules(part))
         self.wanted = wanted
 
-    def through(self, node: fx.Node, shares: list[Share]) -> tuple[Share | None, ...]:
+    def through(self, node: fx.Node, shares: list[Share]) -> Sequence[list[Share]]:
         if node.target == self.wanted:
-            self.lower = total(shares, self._steps[node].value)[0].clone()
+            shares = [total(shares, self._steps[node].value)]
+            self.lower = shares[0][0].clone()
         return super().through(node, shares)
 
 

@@ -57,7 +57,15 @@ def propagated(module: nn.Module, x: Tensor, relevance: Tensor, lower: str | Non
 
 def applied(rule: r.Rule, module: nn.Module, x: tuple[Tensor, ...], relevance: Tensor) -> Any:
     """A rule alone: relevance of the output to that of each input."""
-    return [share[0] for share in rule(module, x, module(*x)).whole(relevance[None].clone())]
+    output = module(*x)
+    given = rule(module, x, output).down([relevance[None].clone()], output)
+    return [total(shares, like)[0] for shares, like in zip(given, x, strict=True)]
+
+
+def several(rule: r.Rule, module: nn.Module, x: Tensor, relevance: Tensor) -> Tensor:
+    """A rule of one input alone: relevance [T,B,...] of the output to that of the input."""
+    output = module(x)
+    return total(rule(module, (x,), output).down([relevance.clone()], output)[0], x)
 
 
 def away(z: Tensor) -> Tensor:
@@ -123,11 +131,11 @@ def test_z_plus_below_a_rectifier_is_the_same_rule(conv: nn.Conv2d, kind: type[n
     x = normal(2, conv.in_channels, 6, 5)
     y = conv(x)
     relevance = normal(3, *y.shape, seed=5) * kind()(y)
-    truth = r.z_plus(conv, (x,), y).whole(relevance.clone())[0]
-    found = r.z_plus_below_zero(conv, (x,), y).whole(relevance.clone())[0]
+    truth = several(r.z_plus, conv, x, relevance)
+    found = several(r.z_plus_below_zero, conv, x, relevance)
     torch.testing.assert_close(found, truth)
     single = layer(conv).float()
-    some = r.z_plus_below_zero(single, (x.float(),), single(x.float())).whole(relevance.float())[0]
+    some = several(r.z_plus_below_zero, single, x.float(), relevance.float())
     assert (some - truth).abs().max() < 2e-6 * truth.abs().max()
     conv.double()
     above = nn.Sequential(conv, kind(), nn.Conv2d(conv.out_channels, 2, 1))
@@ -140,7 +148,7 @@ def test_an_output_that_is_nowhere_above_zero_gives_nothing() -> None:
     conv.weight[1:] = 0
     x = normal(1, 3, 6, 5)
     y = conv(x)
-    found = r.z_plus_below_zero(conv, (x,), y).whole(torch.zeros_like(y)[None])[0]
+    found = several(r.z_plus_below_zero, conv, x, torch.zeros_like(y)[None])
     assert torch.equal(found, torch.zeros_like(found))
 
 
@@ -449,11 +457,11 @@ def test_one_channel_alone_is_as_whole_maps(rule: r.Rule, module: nn.Module, cou
     output = module(*inputs)
     lone, whole = alone(2, output.shape[1])
     pull = rule(module, inputs, output)
-    truth = pull.whole(whole.clone())
-    found = pull.lone(lone) if pull.lone else pull.whole(whole)
+    truth = pull.down([whole], output)
+    found = pull.down([lone], output)
     assert (pull.lone is None) == (getattr(module, "kernel_size", None) == (3, 3))
     for one, other, like in zip(found, truth, inputs, strict=True):
-        torch.testing.assert_close(total([one], like), other)
+        torch.testing.assert_close(total(one, like), total(other, like))
 
 
 def test_several_shares_of_a_value_add_up() -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from explorer.compute.propagation import Propagation
-from explorer.compute.pulls import Lone, Share, total
+from explorer.compute.pulls import Lone, Product, Share, total
 from explorer.compute.rules import Rule, rules
 from explorer.networks.slices import Slice
 from explorer.records import BadInput
@@ -25,6 +25,9 @@ from explorer.records import BadInput
 ATTRIBUTIONS = ("gradient", "raising", "sensitivity", "lrp")
 WIDTH = 128
 """Pairs that come down at once at least, where so many ask the same images."""
+
+PIECE = 1 << 20
+"""Values that are multiplied and added up at once."""
 
 
 def relevance(
@@ -69,18 +72,27 @@ def heat(
 def _sums(shares: Sequence[Share], lower: Tensor, axis: int, rule: str) -> Tensor:
     """[T,B,D]: shares of the lower map [B,...] added up, over space too; gradients times map."""
     if rule == "raising":  # what the shares come to, before it is told from what inhibits
-        shares = [(total(list(shares), lower) * lower).clamp(min=0)]
+        shares = [(total(shares, lower) * lower).clamp(min=0)]
     found = lower.new_zeros((1, len(lower), lower.shape[axis]))
     for share in sorted(shares, key=lambda each: isinstance(each, Lone)):
         if isinstance(share, Lone):
             value = share.value * share.of(lower) if rule == "gradient" else share.value
             alone = Lone(share.channel, value.sum((2, 3)))
-            found = alone.added(found.expand(len(alone.channel), *found.shape[1:]))
+            found = alone.add_to(found.expand(len(value), *found.shape[1:]).clone())
         else:
-            maps = share * lower if rule == "gradient" else share
-            space = [each + 1 for each in range(1, lower.dim()) if each != axis]
-            found = found + (maps.sum(space) if space else maps)
+            product = share if isinstance(share, Product) else Product(share)
+            found = found + _summed(product, lower if rule == "gradient" else None, axis)
     return found
+
+
+def _summed(share: Product, lower: Tensor | None, axis: int) -> Tensor:
+    """[T,B,D]: a share, times the lower map if there is one, added up over space; so many turns at
+    once that what is multiplied stays in a processor's cache."""
+    by = share.by if lower is None else share.at(lower)
+    space = [each for each in range(2, share.maps.dim()) if each != axis + 1]
+    turns = max(1, PIECE // share.maps[0].numel())
+    pieces = [maps if by is None else maps * by for maps in torch.split(share.maps, turns)]
+    return torch.cat([piece.sum(space) if space else piece for piece in pieces])
 
 
 def _pulled(

@@ -8,13 +8,14 @@ the more channels are closed: in a sweep, where many neurons cite one picture, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from explorer.compute.pulls import Lone, Pull, Share, is_flat
+from explorer.compute.pulls import Lone, Make, Product, Pull, Share, is_flat
 from explorer.networks import modules as m
 
 Channels = Mapping[fx.Node, Tensor]
@@ -53,7 +54,7 @@ def open_channels(values: Mapping[fx.Node, Any], modules: Mapping[fx.Node, nn.Mo
 
 
 def between(
-    make: Callable[[Any, tuple[Any, ...], Any], Pull],
+    make: Make,
     module: nn.Module | None,
     inputs: tuple[Tensor, ...],
     output: Tensor,
@@ -74,11 +75,25 @@ def between(
         pairs = zip(shares, below, strict=True)
         return tuple(_renumbered(share, inner, each, count) for share, each in pairs)
 
-    alone = pull.lone
-    return Pull(
-        lambda relevance: numbered(pull.whole(relevance)),
-        alone and (lambda relevance: numbered(alone(relevance))),
-    )
+    return pull.then(numbered)
+
+
+def at_steps(make: Make) -> Make:
+    """``make`` for a 1 x 1 convolution that takes every other place of its input, say, as the
+    convolution of what it takes: nothing comes down to the places between."""
+
+    def made(module: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
+        dense, steps = m.own(module), cast("tuple[int, int]", module.stride)
+        cast(nn.Conv2d, dense).stride = (1, 1)
+
+        def placed(shares: tuple[Share | None, ...]) -> tuple[Share | None, ...]:
+            (share,) = shares
+            found = share if isinstance(share, Product) else Product(cast(Tensor, share))
+            return (replace(found, steps=steps),)
+
+        return make(dense, (inputs[0][..., :: steps[0], :: steps[1]],), output).then(placed)
+
+    return made
 
 
 def _open(value: Tensor) -> Tensor | None:
@@ -125,15 +140,23 @@ def _renumbered(
     What it has of others is of no use, and goes."""
     if share is None or before is after:
         return share
-    like = share.value if isinstance(share, Lone) else share
-    everything = torch.arange(count, device=like.device)
+    (known, *_) = (each for each in (before, after) if each is not None)
+    everything = torch.arange(count, device=known.device)
     before, after = (everything if each is None else each for each in (before, after))
     if isinstance(share, Lone):
         channel = _places(after, count)[before[share.channel]]
         return Lone(channel.clamp(min=0), share.value * (channel >= 0)[..., None, None])
     source = _places(before, count)[after]
-    maps = _selected(share.movedim(2, -1), source.clamp(min=0))
-    return maps.index_fill_(-1, torch.nonzero(source < 0).flatten(), 0).movedim(-1, 2)
+    if isinstance(share, Tensor):
+        return _drawn(share, source)
+    by = share.by if share.by is None else _drawn(share.by, source)
+    return replace(share, maps=_drawn(share.maps, source), by=by)
+
+
+def _drawn(maps: Tensor, source: Tensor) -> Tensor:
+    """[...,K,H,W], channels last: these channels of maps [...,C,H,W], zeros for the source -1."""
+    drawn = _selected(maps.movedim(-3, -1), source.clamp(min=0))
+    return drawn.index_fill_(-1, torch.nonzero(source < 0).flatten(), 0).movedim(-1, -3)
 
 
 def _places(channels: Tensor, count: int) -> Tensor:

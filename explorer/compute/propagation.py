@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +10,21 @@ import torch
 from torch import Tensor, fx, nn
 
 from explorer.compute import narrowing
-from explorer.compute.pulls import Lone, Pull, Share, convolution_pull, gradient, total, transposed
+from explorer.compute.pulls import (
+    Lone,
+    Make,
+    Pull,
+    Share,
+    convolution_pull,
+    gradient,
+    is_point,
+    transposed,
+)
 from explorer.compute.rules import Rule, flat
 from explorer.networks.slices import Slice
 
 LEAST_TURNS = 8
 """With fewer starts on the same pictures, choosing channels takes what it saves."""
-
-Make = Callable[[Any, tuple[Any, ...], Any], Pull]
-"""(module, its inputs [B,...], its output) -> what pulls relevance of the output down to them."""
 
 
 @dataclass
@@ -70,21 +76,18 @@ class Propagation(fx.Interpreter):
             for node in reversed(above):
                 shares = owed.pop(node, [])
                 given = self.through(node, shares) if shares else ()
-                for feeder, share in zip(self._steps[node].feeders, given, strict=False):
-                    if share is not None and feeder in self._steps:
-                        owed.setdefault(feeder, []).append(share)
+                for feeder, some in zip(self._steps[node].feeders, given, strict=False):
+                    if feeder in self._steps:
+                        owed.setdefault(feeder, []).extend(some)
                 if last:
                     del self._steps[node]
         return owed.get(lower, [])
 
-    def through(self, node: fx.Node, shares: list[Share]) -> tuple[Share | None, ...]:
+    def through(self, node: fx.Node, shares: list[Share]) -> Sequence[list[Share]]:
         """What the shares of a node's value give to each of its feeders."""
         step = self._steps[node]
         pull = step.pull = step.pull or self._made(node, step)
-        (only, *more) = shares
-        if pull.lone is not None and isinstance(only, Lone) and not more:
-            return pull.lone(only)
-        return pull.whole(total(shares, step.value))
+        return pull.down(shares, step.value)
 
     def _channels(self, start: Tensor | Lone) -> narrowing.Channels:
         """What of each value has to come down, where so much does that it is worth a look."""
@@ -115,12 +118,15 @@ class Propagation(fx.Interpreter):
         module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         inputs = (*args, *kwargs.values())
+        make = rule or _gradient
         narrows = rule is not flat and narrowing.narrows(module, inputs)
         if rule is None and not narrows:
             return self._differentiated(n, feeders, module)
         value = super().run_node(n)
         named = [*n.args, *n.kwargs.values()]
-        self._steps[n] = _Step(value, named, rule or _gradient, module, inputs, narrows)  # type: ignore[arg-type]
+        if narrows and module is not None and is_point(module, spaced=True):
+            make = narrowing.at_steps(make)
+        self._steps[n] = _Step(value, named, make, module, inputs, narrows)  # type: ignore[arg-type]
         return value
 
     def _differentiated(self, n: fx.Node, feeders: list[fx.Node], module: nn.Module | None) -> Any:

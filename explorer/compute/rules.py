@@ -29,6 +29,7 @@ from torch import Tensor, fx, nn
 
 from explorer.compute.pulls import (
     Lone,
+    Product,
     Pull,
     Share,
     convolution_pull,
@@ -61,21 +62,12 @@ def epsilon(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pu
         return tuple(Lone(relevance.channel, relevance.of(x) * share) for x in inputs)
 
     if isinstance(module, m.Add) and all(x.shape == output.shape for x in inputs):
-        return Pull(_added(inputs, output), alone if output.dim() == 4 else None)
-    z, pull = transposed(module, *inputs)
-    return Pull(_spread(inputs, stabilise(z), pull))
-
-
-def _added(inputs: tuple[Tensor, ...], output: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """epsilon for a sum of maps of one size."""
-    below = cache(lambda: stabilise(output))  # not needed where one channel is alone
-
-    def share(relevance: Tensor) -> tuple[Tensor, ...]:
-        *others, last = inputs
-        shares = relevance.div_(below())
-        return (*(x * shares for x in others), shares.mul_(last))
-
-    return share
+        below = cache(lambda: stabilise(output))  # not needed where one channel is alone
+        lone = alone if output.dim() == 4 else None
+        return Pull(
+            lambda shares: tuple(Product(shares, x, shared=True) for x in inputs), lone, below
+        )
+    return _spread(inputs, *transposed(module, *inputs))
 
 
 def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -86,7 +78,7 @@ def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pul
     weights = dict(module.named_parameters(recurse=False))
     plus = {name: weight.clamp(min=0) for name, weight in weights.items()}
     minus = {"weight": weights["weight"].clamp(max=0)}
-    return Pull(_both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus)))
+    return _both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus))
 
 
 def _rectified(module: nn.Module, x: Tensor) -> Pull:
@@ -95,17 +87,16 @@ def _rectified(module: nn.Module, x: Tensor) -> Pull:
 
     positive = cache(lambda: _positive(module, plus, x))  # not needed where one channel is alone
 
-    def whole(relevance: Tensor) -> tuple[Share, ...]:
-        below, pull = positive()
-        return (pull(relevance.div_(below))[0].mul_(x),)
+    def whole(shares: Tensor) -> tuple[Share, ...]:
+        return (Product(positive()[1](shares)[0], x),)
 
     def alone(relevance: Lone) -> tuple[Share, ...]:
         rows, maps = plus["weight"][relevance.channel].flatten(2), x.movedim(1, -1)
         z = torch.einsum("bhwi,tbi->tbhw", maps, rows)
         z = z + plus["bias"][relevance.channel][..., None, None] if "bias" in plus else z
-        return (x * point(rows, relevance.value / stabilise(z)),)
+        return (Product(point(rows, relevance.value / stabilise(z)), x),)
 
-    return Pull(whole, alone if is_point(module) else None)
+    return Pull(whole, alone if is_point(module) else None, lambda: positive()[0])
 
 
 def _positive(
@@ -120,7 +111,7 @@ def _positive(
 
 def _both(
     module: nn.Module, halves: tuple[Tensor, Tensor], weights: tuple[dict[str, Tensor], ...]
-) -> Callable[[Tensor], tuple[Share, ...]]:
+) -> Pull:
     """z-plus of the positive and the negative half of an input, each with its weights: as channels
     side by side where there are no groups, so that maps of the output are made once."""
     plus, minus = weights
@@ -140,11 +131,11 @@ def _both(
         def pulled(shares: Tensor) -> Sequence[Tensor]:
             return first(shares)[0], second(shares)[0]
 
-    def share(relevance: Tensor) -> tuple[Share, ...]:
-        one, two = pulled(relevance.div_(below))
+    def whole(shares: Tensor) -> tuple[Share, ...]:
+        one, two = pulled(shares)
         return (torch.addcmul(one * halves[0], two, halves[1]),)
 
-    return share
+    return Pull(whole, below=lambda: below)
 
 
 def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -162,11 +153,10 @@ def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
     signed = convolution_pull(module, weights["weight"], x, output)
     below = more.add_(output).clamp_(min=0).add_(2 * STABILISER)
 
-    def share(relevance: Tensor) -> tuple[Share, ...]:
-        shares = relevance.div_(below)
+    def whole(shares: Tensor) -> tuple[Share, ...]:
         return (signed(shares)[0].mul_(x).addcmul_(unsigned(shares)[0], size),)
 
-    return Pull(share)
+    return Pull(whole, below=lambda: below)
 
 
 def flat(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -189,7 +179,7 @@ def flat(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
 
 def pass_on(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """The one input has the relevance of the output."""
-    return Pull(lambda relevance: (relevance,), lambda alone: (alone,))
+    return Pull(lambda relevance: (relevance,), lambda alone: (alone,), passes=True)
 
 
 def layer_norm(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -202,8 +192,7 @@ def layer_norm(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
         made = made if module.weight is None else made * module.weight
         return made if module.bias is None else made + module.bias
 
-    z, pull = transposed(normalised, *inputs)
-    return Pull(_spread(inputs, stabilise(z), pull))
+    return _spread(inputs, *transposed(normalised, *inputs))
 
 
 def gate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -216,15 +205,15 @@ def gate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
 
 
 def _spread(
-    inputs: tuple[Tensor, ...], below: Tensor, pull: Callable[[Tensor], tuple[Tensor, ...]]
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """R to x_i (dz/dx_i) R / z for every input x of a linear function, transposed by ``pull``;
-    ``below`` is z, stabilised."""
+    inputs: tuple[Tensor, ...], z: Tensor, pull: Callable[[Tensor], tuple[Tensor, ...]]
+) -> Pull:
+    """R to x_i (dz/dx_i) R / z for every input x of a linear function, transposed by ``pull``."""
+    below = stabilise(z)
 
-    def share(relevance: Tensor) -> tuple[Tensor, ...]:
-        return tuple(x * g for x, g in zip(inputs, pull(relevance / below), strict=True))
+    def whole(shares: Tensor) -> tuple[Share, ...]:
+        return tuple(Product(g, x) for g, x in zip(pull(shares), inputs, strict=True))
 
-    return share
+    return Pull(whole, below=lambda: below)
 
 
 RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule | None], ...] = (
