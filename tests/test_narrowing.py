@@ -54,14 +54,14 @@ def test_relevance_is_that_of_all_channels(
     inputs = traced.inputs(seeded(2, 3, SIDE, SIDE), part)
     channels, rows = torch.arange(40), torch.arange(40) % 2
     left_out = []
-    once = narrowing.open_channels
+    once = narrowing.opened
 
-    def watched(*given: object) -> narrowing.Channels:
+    def watched(*given: object) -> narrowing.Opened:
         found = once(*given)  # type: ignore[arg-type]
         left_out.append(len(found))
         return found
 
-    monkeypatch.setattr(narrowing, "open_channels", watched)
+    monkeypatch.setattr(narrowing, "opened", watched)
     found = relevance(part, inputs, channels, rows, rule)
     assert left_out[0] > 1
     monkeypatch.setattr(propagation, "LEAST_TURNS", 1000)

@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 
 from explorer.compute import rules as r
 from explorer.compute import winograd
+from explorer.compute.convolutions import convolved
 from explorer.compute.propagation import Propagation
-from explorer.compute.pulls import Lone, convolved, total
+from explorer.compute.pulls import Lone, Product, Share, total
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 from explorer.records import MissingRule
@@ -103,6 +104,7 @@ CONVOLUTIONS = [
     nn.Conv2d(4, 4, 3, padding=1, groups=4),
     nn.Conv2d(4, 6, (3, 1), dilation=(2, 1), groups=2),
     nn.Conv2d(3, 5, 1),
+    nn.Conv2d(3, 5, 1, stride=2),
     nn.Conv2d(3, 4, (2, 3), stride=(2, 3), padding=(1, 0)),
 ]
 
@@ -469,3 +471,27 @@ def test_several_shares_of_a_value_add_up() -> None:
     like = torch.zeros(2, 5, 4, 4).double()
     torch.testing.assert_close(total([lone, whole, lone], like), 3 * whole)
     assert torch.equal(lone.of(like + 2), torch.full((3, 2, 4, 4), 2.0).double())
+
+
+@pytest.mark.parametrize("divided", [False, True])
+@pytest.mark.parametrize(
+    "kinds", list(itertools.permutations(["maps", "lone", "product", "steps"], 3)), ids="-".join
+)
+def test_shares_of_every_kind_add_up(kinds: tuple[str, ...], divided: bool) -> None:
+    lone, _ = alone(2, 5)
+    like, by = normal(2, 5, 4, 4, seed=3), normal(2, 5, 4, 4, seed=4)
+    below = normal(2, 5, 4, 4, seed=5) if divided else None
+    maps, other = normal(3, 2, 5, 4, 4, seed=6), normal(3, 2, 5, 4, 4, seed=7)
+    few = normal(3, 2, 5, 2, 4, seed=8)
+    spread = torch.zeros_like(maps)
+    spread[..., ::2, :] = few * by[..., ::2, :]
+    shares: dict[str, tuple[Share, Tensor]] = {
+        "maps": (maps.clone(), maps),
+        "lone": (lone, total([lone], like)),
+        "product": (Product(other, by, shared=True), other * by),
+        "steps": (Product(few, by[..., ::2, :], steps=(2, 1)), spread),
+    }
+    truth = sum(shares[kind][1] for kind in kinds)
+    found = total([shares[kind][0] for kind in kinds], like, below)
+    torch.testing.assert_close(found, truth if below is None else truth / below)
+    assert torch.equal(other, normal(3, 2, 5, 4, 4, seed=7)), "shared maps stay"

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, fx
 
+from explorer.compute.places import STEP
 from explorer.compute.propagation import Propagation
 from explorer.compute.pulls import Lone, Product, Share, total
 from explorer.compute.rules import Rule, rules
@@ -23,8 +24,10 @@ from explorer.networks.slices import Slice
 from explorer.records import BadInput
 
 ATTRIBUTIONS = ("gradient", "raising", "sensitivity", "lrp")
-WIDTH = 128
-"""Pairs that come down at once at least, where so many ask the same images."""
+WIDTH, HELD = 512, 1 << 26
+"""Pairs that come down at once, where so many ask the same images, and how many values their maps
+of the lower or of the upper layer may have. With more turns of an image, choosing what is open
+costs less for each."""
 
 PIECE = 1 << 20
 """Values that are multiplied and added up at once."""
@@ -119,7 +122,7 @@ def _pulled(
         starts = _starts(values, seed, places).reshape(-1, *z.shape[2:])
         turns = _turns(image)
         count = int(turns.max()) + 1
-        at_once = math.ceil(count / math.ceil(count / max(1, WIDTH // len(images))))
+        at_once = _at_once(count, len(images), max(lower.numel(), z.numel()))
         for first in range(0, count, at_once):
             now = (turns >= first) & (turns < first + at_once)
             at = turns[now] - first, image[now]
@@ -128,6 +131,13 @@ def _pulled(
             channel[at], value[at] = channels[pairs][now], starts[now]
             last = first + at_once >= count
             yield pairs[now], at, propagation.down(Lone(channel, value), last), lower
+
+
+def _at_once(count: int, images: int, values: int) -> int:
+    """How many of the turns of images come down at once, whose largest maps have some values."""
+    limit = max(1, min(WIDTH // images, HELD // values))
+    even = math.ceil(count / math.ceil(count / limit))
+    return even if even < STEP else math.ceil(even / STEP) * STEP
 
 
 def _rules(part: Slice, rule: str) -> Mapping[fx.Node, Rule | None]:

@@ -9,17 +9,28 @@ the more channels are closed: in a sweep, where many neurons cite one picture, i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from explorer.compute.pulls import Lone, Make, Product, Pull, Share, is_flat
+from explorer.compute.convolutions import is_flat
+from explorer.compute.pulls import Change, Lone, Make, Product, Pull, Share
 from explorer.networks import modules as m
 
-Channels = Mapping[fx.Node, Tensor]
-"""The channels i64[K] that relevance of a value may have; of values not in it, all."""
+
+@dataclass(frozen=True)
+class Open:
+    """Where relevance of a value can be: where a rectifier's ``value`` [B,C,H,W] is not zero. Those
+    are the ``channels`` i64[K], or hardly fewer than all (None)."""
+
+    value: Tensor
+    channels: Tensor | None
+
+
+Opened = Mapping[fx.Node, Open]
+"""What is known of the values of a pass; of values not in it, nothing."""
 
 WORTH, STEP = 0.95, 16
 """Channels are left out where at most this share of them remains, in steps of what a processor
@@ -35,21 +46,20 @@ def narrows(module: nn.Module | None, inputs: tuple[Any, ...]) -> bool:
     return dense or isinstance(module, tuple(m.RECTIFIERS))
 
 
-def open_channels(values: Mapping[fx.Node, Any], modules: Mapping[fx.Node, nn.Module]) -> Channels:
-    """Which channels of the values of a pass matter. ``values`` are in their order: relevance comes
-    to the first, and starts from the last. ``modules`` made them, where these ``narrows``."""
-    found: dict[fx.Node, Tensor] = {}
+def opened(values: Mapping[fx.Node, Any], modules: Mapping[fx.Node, nn.Module]) -> Opened:
+    """What of the values of a pass matters. ``values`` are in their order: relevance comes to the
+    first, and starts from the last. ``modules`` made them, where these ``narrows``."""
+    found: dict[fx.Node, Open] = {}
     for node in reversed(list(values)[1:]):
         users = [user for user in node.users if user in values]
         if users and {node, *users} <= modules.keys() and values[node].dim() == 4:
             if isinstance(modules[node], tuple(m.RECTIFIERS)):
-                inside = set(node.all_input_nodes) <= modules.keys()
-                channels = _open(values[node]) if inside else None
-            else:  # alive only through what reads it alone, without mixing channels
-                alone = len(users) == 1 and not isinstance(modules[users[0]], nn.Conv2d)
-                channels = found.get(users[0]) if alone else None
-            if channels is not None:
-                found[node] = channels
+                if set(node.all_input_nodes) <= modules.keys():
+                    found[node] = Open(values[node], _open(values[node]))
+            elif len(users) == 1 and not isinstance(modules[users[0]], nn.Conv2d):
+                reader = found.get(users[0])
+                if reader is not None:
+                    found[node] = reader
     return found
 
 
@@ -58,15 +68,18 @@ def between(
     module: nn.Module | None,
     inputs: tuple[Tensor, ...],
     output: Tensor,
-    own: Tensor | None,
-    below: Sequence[Tensor | None],
+    above: Open | None,
+    feeders: Sequence[Open | None],
 ) -> Pull:
-    """What ``make`` makes of a module that ``narrows``, for relevance of the channels ``own`` of
-    its output as relevance of the channels ``below`` of each input; None are all."""
+    """What ``make`` makes of a module that ``narrows``, for relevance of the channels of its output
+    that are open as relevance of those of each input."""
+    own, *below = (None if each is None else each.channels for each in (above, *feeders))
     dense = isinstance(module, nn.Conv2d)
     inner = below[0] if dense else own
     chosen = tuple(some(x, inner) for x in inputs)
     pull = make(_with_channels(module, own, inner), chosen, some(output, own))
+    if isinstance(module, m.Add) and above is not None:
+        pull = pull.then(_closing((some(above.value, own) != 0).to(output)))
     if all(each is inner for each in below):
         return pull
 
@@ -76,6 +89,17 @@ def between(
         return tuple(_renumbered(share, inner, each, count) for share, each in pairs)
 
     return pull.then(numbered)
+
+
+def _closing(gate: Tensor) -> Change:
+    """Shares of maps that are zero where a gate [B,...] of zeros and ones is, made to say so."""
+
+    def closed(share: Share | None) -> Share | None:
+        if isinstance(share, Product):
+            return replace(share, by=gate if share.by is None else share.by * gate)
+        return Product(share, gate, shared=True) if isinstance(share, Tensor) else share
+
+    return lambda shares: tuple(closed(share) for share in shares)
 
 
 def at_steps(make: Make) -> Make:
@@ -114,8 +138,11 @@ def some(value: Tensor, channels: Tensor | None) -> Tensor:
 
 def _selected(maps: Tensor, channels: Tensor) -> Tensor:
     """These channels of [...,C]: of two dimensions this is four times as quick as of more."""
-    chosen = maps.reshape(-1, maps.shape[-1]).index_select(1, channels)
-    return chosen.reshape(*maps.shape[:-1], -1)
+    order = sorted(range(maps.dim() - 1), key=maps.stride, reverse=True)
+    laid = maps.permute(*order, -1)  # as it lies in memory
+    chosen = laid.reshape(-1, maps.shape[-1]).index_select(1, channels)
+    back = [order.index(axis) for axis, _ in enumerate(order)]
+    return chosen.reshape(*laid.shape[:-1], -1).permute(*back, -1)
 
 
 def _with_channels(

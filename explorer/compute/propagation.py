@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from explorer.compute import narrowing
-from explorer.compute.pulls import (
-    Lone,
-    Make,
-    Pull,
-    Share,
-    convolution_pull,
-    gradient,
-    is_point,
-    transposed,
-)
+from explorer.compute.convolutions import gradient_of_convolution, is_point
+from explorer.compute.pulls import Lone, Make, Product, Pull, Share, gradient, transposed
 from explorer.compute.rules import Rule, flat
+from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 
 LEAST_TURNS = 8
@@ -52,7 +46,7 @@ class Propagation(fx.Interpreter):
         self._rules = rules
         (self._end,) = next(n for n in self.graph.nodes if n.op == "output").all_input_nodes
         self._steps: dict[fx.Node, _Step] = {}  # from the lower map on, in order of execution
-        self._open: narrowing.Channels | None = None
+        self._open: narrowing.Opened | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The slice's output [B,C,H,W] for these inputs, which ``down`` starts from."""
@@ -69,7 +63,7 @@ class Propagation(fx.Interpreter):
         """
         lower, *above = self._steps
         if self._open is None:
-            self._open = self._channels(start)
+            self._open = self._opened(start)
         start = start if isinstance(start, Lone) else start.clone()
         owed: dict[fx.Node, list[Share]] = {self._end: [start]}
         with torch.no_grad():
@@ -89,7 +83,7 @@ class Propagation(fx.Interpreter):
         pull = step.pull = step.pull or self._made(node, step)
         return pull.down(shares, step.value)
 
-    def _channels(self, start: Tensor | Lone) -> narrowing.Channels:
+    def _opened(self, start: Tensor | Lone) -> narrowing.Opened:
         """What of each value has to come down, where so much does that it is worth a look."""
         if len(start.channel if isinstance(start, Lone) else start) < LEAST_TURNS:
             return {}
@@ -97,14 +91,14 @@ class Propagation(fx.Interpreter):
         modules = {
             n: step.module for n, step in self._steps.items() if step.module and step.narrows
         }
-        return narrowing.open_channels(values, modules)
+        return narrowing.opened(values, modules)
 
     def _made(self, node: fx.Node, step: _Step) -> Pull:
         if not (self._open and step.narrows):
             return step.make(step.module, step.inputs, step.value)
-        own, below = self._open.get(node), [self._open.get(feeder) for feeder in step.feeders]
-        pull = narrowing.between(step.make, step.module, step.inputs, step.value, own, below)
-        step.value = narrowing.some(step.value, own)
+        above, feeders = self._open.get(node), [self._open.get(each) for each in step.feeders]
+        pull = narrowing.between(step.make, step.module, step.inputs, step.value, above, feeders)
+        step.value = narrowing.some(step.value, None if above is None else above.channels)
         return pull
 
     def run_node(self, n: fx.Node) -> Any:
@@ -118,7 +112,7 @@ class Propagation(fx.Interpreter):
         module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         inputs = (*args, *kwargs.values())
-        make = rule or _gradient
+        make = rule or partial(_gradient, cut=self._cut(feeders[0]))
         narrows = rule is not flat and narrowing.narrows(module, inputs)
         if rule is None and not narrows:
             return self._differentiated(n, feeders, module)
@@ -128,6 +122,10 @@ class Propagation(fx.Interpreter):
             make = narrowing.at_steps(make)
         self._steps[n] = _Step(value, named, make, module, inputs, narrows)  # type: ignore[arg-type]
         return value
+
+    def _cut(self, node: fx.Node) -> bool:
+        """Whether a rectifier made a value."""
+        return isinstance(self._steps[node].module, tuple(m.RECTIFIERS))
 
     def _differentiated(self, n: fx.Node, feeders: list[fx.Node], module: nn.Module | None) -> Any:
         """The value of a node whose relevance follows the gradient, if it has one."""
@@ -147,11 +145,15 @@ class Propagation(fx.Interpreter):
         return value
 
 
-def _gradient(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
-    """The gradient of a module that narrows."""
+def _gradient(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, cut: bool) -> Pull:
+    """The gradient of a module that narrows, whose first input is ``cut`` at zero or not."""
     if isinstance(module, nn.Conv2d):
-        return gradient(module, convolution_pull(module, module.weight, inputs[0], output))
-    return gradient(module, transposed(module, *inputs)[1])
+        return gradient_of_convolution(module, inputs[0], output, cut)
+    pull = transposed(module, *inputs)[1]
+    if isinstance(module, m.Add):
+        return gradient(module, pull)
+    (gate,) = pull(torch.ones_like(output)[None])
+    return Pull(lambda relevance: (Product(relevance, gate[0]),))
 
 
 def _differentiable(value: Any) -> bool:

@@ -7,17 +7,15 @@ costs next to nothing: from one channel, a 1 x 1 convolution is of rank one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from torch.func import vjp, vmap
 
-from explorer.compute import winograd
 from explorer.networks import modules as m
 
 
@@ -89,24 +87,30 @@ Share = Tensor | Lone | Product
 """Relevance of one value. (Where a call gives several, as a split does, a tuple of tensors.)"""
 
 
+Change = Callable[[tuple[Share | None, ...]], tuple[Share | None, ...]]
+
+
 @dataclass(frozen=True)
 class Pull:
     """What the relevance of an output gives to each input: ``whole`` does it, for maps that are
     divided by ``below`` [B,...] if there is one. ``lone`` does it for one channel alone where that
-    is less work, dividing by itself. Where it ``passes``, the one input has all, as it is."""
+    is less work, dividing by itself. Where it ``passes``, the one input has all, as it is; where
+    it ``multiplies``, ``whole`` takes a product as one."""
 
     whole: Callable[..., tuple[Share | None, ...]]
     lone: Callable[[Lone], tuple[Share | None, ...]] | None = None
     below: Callable[[], Tensor] | None = None
     passes: bool = False
+    multiplies: bool = False
 
-    def then(self, change: Callable[[tuple[Share | None, ...]], tuple[Share | None, ...]]) -> Pull:
+    def then(self, change: Change) -> Pull:
         """The same with the shares that it gives changed."""
-        alone = self.lone
-        return Pull(
-            lambda relevance: change(self.whole(relevance)),
-            alone and (lambda relevance: change(alone(relevance))),
-            self.below,
+        lone = self.lone
+        return replace(
+            self,
+            whole=lambda relevance: change(self.whole(relevance)),
+            lone=lone and (lambda relevance: change(lone(relevance))),
+            passes=False,
         )
 
     def down(self, shares: list[Share], like: Any) -> Sequence[list[Share]]:
@@ -118,7 +122,11 @@ class Pull:
         if self.lone is not None and isinstance(only, Lone) and not more:
             given = self.lone(only)
         else:
-            relevance = total(shares, like, self.below and self.below())
+            below = self.below and self.below()
+            if self.multiplies and isinstance(only, Product) and not more:
+                relevance = only.over(below)
+            else:
+                relevance = total(shares, like, below)
             del only, more
             shares.clear()
             given = self.whole(relevance)
@@ -170,50 +178,6 @@ def transposed(function: Callable[..., Any], *inputs: Any) -> tuple[Any, Callabl
     return output, pull
 
 
-def convolved(
-    module: nn.Module, weights: Mapping[str, Tensor], x: Tensor
-) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
-    """``transposed`` for a convolution with these weights and biases. Autograd would copy the
-    pictures for every start; a transposed convolution needs no more than their size."""
-    if not is_flat(module):
-        return transposed(lambda values: functional_call(module, dict(weights), (values,)), x)
-    output: Tensor = functional_call(module, dict(weights), (x,))
-    return output, convolution_pull(module, weights["weight"], x, output)
-
-
-def is_flat(module: nn.Module) -> bool:
-    """Whether a module is a plain convolution over two dimensions with a border of zeros."""
-    plain = type(module) is nn.Conv2d and module.padding_mode == "zeros"
-    return plain and not isinstance(module.padding, str)
-
-
-def convolution_pull(
-    module: nn.Module, weight: Tensor, x: Tensor, output: Tensor
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """What pulls gradients [T,B,...] of the output of such a convolution back to its input x."""
-    size, stride, padding, dilation = (
-        cast("tuple[int, int]", each)
-        for each in (module.kernel_size, module.stride, module.padding, module.dilation)
-    )
-    left = [
-        side - ((made - 1) * stride[at] - 2 * padding[at] + dilation[at] * (size[at] - 1) + 1)
-        for at, (side, made) in enumerate(zip(x.shape[2:], output.shape[2:], strict=True))
-    ]
-    groups = cast(int, module.groups)
-    even = size == (3, 3) and stride == padding == dilation == (1, 1) and groups == 1
-    quick = winograd.Transposed(weight) if even else None
-
-    def pull(gradients: Tensor) -> tuple[Tensor, ...]:
-        flat = gradients.flatten(0, 1)
-        if quick and winograd.worth_it(flat, weight):
-            given = quick(flat)
-        else:
-            given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
-        return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)
-
-    return pull
-
-
 def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     """``value`` with each tensor of its tuples changed."""
     if isinstance(value, tuple):
@@ -225,23 +189,4 @@ def gradient(module: nn.Module | None, pull: Callable[..., Any]) -> Pull:
     """Relevance goes where gradients go, as ``pull`` has it."""
     if isinstance(module, m.Add):
         return Pull(pull, lambda alone: (alone, alone))
-    if isinstance(module, nn.Conv2d) and is_point(module):
-        weight = module.weight
-        return Pull(pull, lambda alone: (point(weight[alone.channel].flatten(2), alone.value),))
     return Pull(pull)
-
-
-def is_point(module: nn.Module, spaced: bool = False) -> bool:
-    """Whether a module is a plain 1 x 1 convolution: of every place, or ``spaced`` by its steps."""
-    return (
-        type(module) is nn.Conv2d
-        and module.kernel_size == (1, 1)
-        and (module.stride != (1, 1)) == spaced
-        and module.padding == (0, 0)
-        and module.groups == 1
-    )
-
-
-def point(rows: Tensor, value: Tensor) -> Tensor:
-    """[T,B,I,H,W]: weights [T,B,I] of channels of a 1 x 1 convolution times maps [T,B,H,W]."""
-    return (value.unsqueeze(-1) * rows[:, :, None, None]).movedim(-1, 2)

@@ -27,18 +27,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from explorer.compute.pulls import (
-    Lone,
-    Product,
-    Pull,
-    Share,
+from explorer.compute.convolutions import (
     convolution_pull,
     convolved,
     is_flat,
     is_point,
     point,
-    transposed,
 )
+from explorer.compute.pulls import Lone, Product, Pull, Share, transposed
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 from explorer.records import MissingRule
@@ -87,7 +83,7 @@ def _rectified(module: nn.Module, x: Tensor) -> Pull:
 
     positive = cache(lambda: _positive(module, plus, x))  # not needed where one channel is alone
 
-    def whole(shares: Tensor) -> tuple[Share, ...]:
+    def whole(shares: Tensor | Product) -> tuple[Share, ...]:
         return (Product(positive()[1](shares)[0], x),)
 
     def alone(relevance: Lone) -> tuple[Share, ...]:
@@ -96,16 +92,18 @@ def _rectified(module: nn.Module, x: Tensor) -> Pull:
         z = z + plus["bias"][relevance.channel][..., None, None] if "bias" in plus else z
         return (Product(point(rows, relevance.value / stabilise(z)), x),)
 
-    return Pull(whole, alone if is_point(module) else None, lambda: positive()[0])
+    lone = alone if is_point(module) else None
+    return Pull(whole, lone, lambda: positive()[0], multiplies=is_flat(module))
 
 
 def _positive(
     module: nn.Module, weights: Mapping[str, Tensor], x: Tensor
-) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
-    """``convolved`` of what is never negative, stabilised: in the bias, which costs nothing."""
+) -> tuple[Tensor, Callable[[Any], tuple[Tensor, ...]]]:
+    """``convolved`` of what is never negative, stabilised: in the bias, which costs nothing. What
+    comes down is multiplied by x."""
     if "bias" in weights:
-        return convolved(module, {**weights, "bias": weights["bias"] + STABILISER}, x)
-    z, pull = convolved(module, weights, x)
+        return convolved(module, {**weights, "bias": weights["bias"] + STABILISER}, x, x)
+    z, pull = convolved(module, weights, x, x)
     return z + STABILISER, pull
 
 

@@ -1,0 +1,91 @@
+"""How relevance comes down through a convolution, by the quickest of several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from explorer.compute import places, winograd
+from explorer.compute.pulls import Lone, Product, Pull, Share, transposed
+
+
+def convolved(
+    module: nn.Module, weights: Mapping[str, Tensor], x: Tensor, wanted: Tensor | None = None
+) -> tuple[Tensor, Callable[[Any], tuple[Tensor, ...]]]:
+    """``transposed`` for a convolution with these weights and biases. Autograd would copy the
+    pictures for every start; a transposed convolution needs no more than their size. What comes
+    down to where ``wanted`` [B,...] is zero may be left out."""
+    if not is_flat(module):
+        return transposed(lambda values: functional_call(module, dict(weights), (values,)), x)
+    output: Tensor = functional_call(module, dict(weights), (x,))
+    return output, convolution_pull(module, weights["weight"], x, output, wanted)
+
+
+def is_flat(module: nn.Module) -> bool:
+    """Whether a module is a plain convolution over two dimensions with a border of zeros."""
+    plain = type(module) is nn.Conv2d and module.padding_mode == "zeros"
+    return plain and not isinstance(module.padding, str)
+
+
+def convolution_pull(
+    module: nn.Module, weight: Tensor, x: Tensor, output: Tensor, wanted: Tensor | None = None
+) -> Callable[[Tensor | Product], tuple[Tensor, ...]]:
+    """What pulls gradients [T,B,...] of the output of such a convolution back to its input x. What
+    comes down to where ``wanted`` [B,...] is zero may be left out."""
+    size, stride, padding, dilation = (
+        cast("tuple[int, int]", each)
+        for each in (module.kernel_size, module.stride, module.padding, module.dilation)
+    )
+    left = [
+        side - ((made - 1) * stride[at] - 2 * padding[at] + dilation[at] * (size[at] - 1) + 1)
+        for at, (side, made) in enumerate(zip(x.shape[2:], output.shape[2:], strict=True))
+    ]
+    groups = cast(int, module.groups)
+    even = size == (3, 3) and stride == padding == dilation == (1, 1) and groups == 1
+    quick = winograd.Transposed(weight) if even else None
+    apart = places.Transposed(module, weight, x.shape[2:], wanted) if groups == 1 else None
+
+    def pull(gradients: Tensor | Product) -> tuple[Tensor, ...]:
+        if isinstance(gradients, Product):
+            if apart and apart.worth_it(gradients, quick is not None):
+                return (apart(gradients),)
+            gradients = gradients.alone(output)
+        flat = gradients.flatten(0, 1)
+        if quick and winograd.worth_it(flat, weight):
+            given = quick(flat)
+        else:
+            given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
+        return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)
+
+    return pull
+
+
+def gradient_of_convolution(module: nn.Conv2d, x: Tensor, output: Tensor, cut: bool) -> Pull:
+    """Relevance goes where gradients go. Where the input is ``cut`` at zero, what comes down to
+    zeros goes no further."""
+    pull = convolution_pull(module, module.weight, x, output, x if cut else None)
+
+    def alone(relevance: Lone) -> tuple[Share, ...]:
+        return (point(module.weight[relevance.channel].flatten(2), relevance.value),)
+
+    return Pull(pull, alone if is_point(module) else None, multiplies=True)
+
+
+def is_point(module: nn.Module, spaced: bool = False) -> bool:
+    """Whether a module is a plain 1 x 1 convolution: of every place, or ``spaced`` by its steps."""
+    return (
+        type(module) is nn.Conv2d
+        and module.kernel_size == (1, 1)
+        and (module.stride != (1, 1)) == spaced
+        and module.padding == (0, 0)
+        and module.groups == 1
+    )
+
+
+def point(rows: Tensor, value: Tensor) -> Tensor:
+    """[T,B,I,H,W]: weights [T,B,I] of channels of a 1 x 1 convolution times maps [T,B,H,W]."""
+    return (value.unsqueeze(-1) * rows[:, :, None, None]).movedim(-1, 2)
