@@ -60,33 +60,31 @@ def measure(options: Options) -> dict[str, Any]:
         return {"pages_skipped": "Playwright is not installed: pip install playwright."}
     from playwright.sync_api import sync_playwright
 
-    rounds = 2 if options.quick else 5
+    opened, turned = (1, 2) if options.quick else (5, 5)
     folder = _cache(options.folder / "pages")
     with _serving(folder) as site:
-        channels = _channels(site, 2 * rounds + 1)
+        first, *channels = _channels(site, 1 + opened + turned)
     with sync_playwright() as playwright, _serving(folder) as site:
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
         tab = chromium.new_context(viewport={"width": 1440, "height": 1000}).new_page()
         tab.set_default_timeout(PATIENCE * 1000)
-        found = _figures(tab, site, channels)
+        found = _figures(tab, site, first, channels[:opened], channels[opened:])
         chromium.close()
     return found
 
 
-def _figures(tab: Any, site: Site, channels: list[int]) -> dict[str, float]:
-    """The first page after the start; then neurons never seen and the same again, each by opening
-    its address and, of others, by asking for it in the open page."""
-    _open(tab, site, channels[0])
-    first = _wait(tab, site.started)["split"]
+def _figures(
+    tab: Any, site: Site, first: int, opened: list[int], turned: list[int]
+) -> dict[str, float]:
+    """The first page after the start; then neurons never seen and the same again, some by opening
+    their addresses and others, two at least, by asking for them in the open page."""
+    _open(tab, site, first)
+    after_start = _wait(tab, site.started)["split"]
     time.sleep(READING_SECONDS)
-    found = {"pages_first_after_start_ms": 1000 * first}
-    half = (len(channels) - 1) // 2
-    for way, turn, some in (
-        ("", _open, channels[1 : half + 1]),
-        ("in_page_", _turn, channels[half + 1 :]),
-    ):
+    found = {"pages_first_after_start_ms": 1000 * after_start}
+    for way, turn, some in (("", _open, opened), ("in_page_", _turn, turned)):
         for kind in ("cold", "warm"):
             visits = []
             for channel in some:
