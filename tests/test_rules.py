@@ -265,6 +265,30 @@ class Branches(nn.Module):
         return self.join(self.first(x), x)
 
 
+class Fork(nn.Module):
+    """The sum of two branches, each cut at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = layer(nn.Conv2d(3, 3, 1)), layer(nn.Conv2d(3, 3, 3, padding=1), 4)
+        self.cut, self.other, self.join = nn.ReLU(), nn.ReLU(), m.Add()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.join(self.cut(self.first(x)), self.other(self.second(x)))
+
+
+@pytest.mark.parametrize("turns", [1, 9])
+def test_gradients_of_branches_that_are_cut_stay_apart(turns: int) -> None:
+    x, gradients = normal(2, 3, 4, 4), normal(turns, 2, 3, 4, 4, seed=2)
+    network = Fork()
+    propagation = Propagation(slice_of(network), {})
+    propagation.forward(x)
+    found = total(propagation.down(gradients), x)
+    for gradient, given in zip(gradients, found, strict=True):
+        leaf = x.clone().requires_grad_()
+        torch.testing.assert_close(given, torch.autograd.grad(network(leaf), leaf, gradient)[0])
+
+
 def test_concatenation_gives_each_part_its_own() -> None:
     x, relevance = normal(2, 3, 4, 4), normal(2, 5, 4, 4, seed=2)
     network = Branches()

@@ -1,4 +1,4 @@
-"""What need not come down: channels that are zero all over some pictures.
+"""What need not come down: channels that are zero all over some pictures, places between steps.
 
 What a rectifier closes gets no relevance and passes no gradient. Where it closes a channel at every
 place of all pictures that come down together, its row and its column of the weights around it can

@@ -36,8 +36,8 @@ MOST_CORES = 8
 
 Place = tuple[int, int]
 
-
 Columns = tuple[Tensor, Tensor]
+"""Columns of the weights i64[N], and for every channel i64[I] which of these it gets."""
 
 
 class Transposed:

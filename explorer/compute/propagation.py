@@ -153,7 +153,7 @@ def _gradient(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, cut
     if isinstance(module, m.Add):
         return gradient(module, pull)
     (gate,) = pull(torch.ones_like(output)[None])
-    return Pull(lambda relevance: (Product(relevance, gate[0]),))
+    return Pull(lambda relevance: (Product(relevance, gate[0], shared=True),))
 
 
 def _differentiable(value: Any) -> bool:

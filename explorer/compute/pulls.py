@@ -48,7 +48,7 @@ class Lone:
 class Product:
     """Relevance that is ``maps`` [T,B,...] times ``by`` [B,...] (None: once), at every ``steps``-th
     place down and across, and nothing between. Whoever divides it or adds it up multiplies in the
-    same pass. Its maps may be overwritten unless they are ``shared`` by other products."""
+    same pass. Its maps may be overwritten unless they are ``shared`` with other readers."""
 
     maps: Tensor
     by: Tensor | None = None
@@ -85,7 +85,6 @@ class Product:
 
 Share = Tensor | Lone | Product
 """Relevance of one value. (Where a call gives several, as a split does, a tuple of tensors.)"""
-
 
 Change = Callable[[tuple[Share | None, ...]], tuple[Share | None, ...]]
 

@@ -209,7 +209,8 @@ def _spread(
     below = stabilise(z)
 
     def whole(shares: Tensor) -> tuple[Share, ...]:
-        return tuple(Product(g, x) for g, x in zip(pull(shares), inputs, strict=True))
+        pairs = zip(pull(shares), inputs, strict=True)
+        return tuple(Product(g, x, shared=True) for g, x in pairs)  # g may be one value for many
 
     return Pull(whole, below=lambda: below)
 
