@@ -16,9 +16,10 @@ from zennit.canonizers import Canonizer, SequentialMergeBatchNorm
 from zennit.composites import EpsilonPlusFlat
 from zennit.torchvision import ResNetCanonizer
 
+from explorer.compute import attribution
 from explorer.compute.attribution import heat, relevance
 from explorer.compute.propagation import Propagation
-from explorer.compute.pulls import Share, total
+from explorer.compute.pulls import Lone, Share, total
 from explorer.compute.rules import rules
 from explorer.networks.graph import Network
 from explorer.networks.slices import Slice
@@ -367,3 +368,26 @@ def test_gradients_alone_and_of_what_raises_are_those_of_the_whole_network(rule:
         product = gradient * lower.detach()
         maps = {"gradient": product, "raising": product.relu(), "sensitivity": gradient}[rule]
         torch.testing.assert_close(found[row], maps.sum((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_wide_maps_inside_come_down_in_fewer_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = ((3, 2), (2, 50), (50, 2))
+    layers = [each for width in widths for each in (nn.Conv2d(*width, 1), nn.ReLU())]
+    model = nn.Sequential(*layers).eval()
+    traced = Traced(model.requires_grad_(False), seeded(1, 3, 8, 8).float())
+    part = traced.slice("1", "5")
+    inputs = traced.inputs(seeded(1, 3, 8, 8).float(), part)
+    channels, rows = torch.arange(40) % 2, torch.zeros(40, dtype=torch.long)
+    truth = relevance(part, inputs, channels, rows)
+    sizes = []
+    once = Propagation.down
+
+    def watched(self: Propagation, start: Lone, last: bool = True) -> list[Share]:
+        sizes.append(len(start.channel))
+        return once(self, start, last)
+
+    monkeypatch.setattr(Propagation, "down", watched)
+    monkeypatch.setattr(attribution, "HELD", 10 * 50 * 64)
+    found = relevance(part, inputs, channels, rows)
+    assert sizes == [10, 10, 10, 10]
+    torch.testing.assert_close(found, truth)

@@ -25,9 +25,8 @@ from explorer.records import BadInput
 
 ATTRIBUTIONS = ("gradient", "raising", "sensitivity", "lrp")
 WIDTH, HELD = 512, 1 << 26
-"""Pairs that come down at once, where so many ask the same images, and how many values their maps
-of the lower or of the upper layer may have. With more turns of an image, choosing what is open
-costs less for each."""
+"""Pairs that come down at once, where so many ask the same images, and how many values the largest
+of their maps may have. With more turns of an image, choosing what is open costs less for each."""
 
 PIECE = 1 << 20
 """Values that are multiplied and added up at once."""
@@ -122,7 +121,7 @@ def _pulled(
         starts = _starts(values, seed, places).reshape(-1, *z.shape[2:])
         turns = _turns(image)
         count = int(turns.max()) + 1
-        at_once = _at_once(count, len(images), max(lower.numel(), z.numel()))
+        at_once = _at_once(count, len(images), propagation.largest())
         for first in range(0, count, at_once):
             now = (turns >= first) & (turns < first + at_once)
             at = turns[now] - first, image[now]

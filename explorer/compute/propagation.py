@@ -56,6 +56,11 @@ class Propagation(fx.Interpreter):
             output: Tensor = self.run(*inputs)
         return output
 
+    def largest(self) -> int:
+        """How many values the largest map of these pictures has."""
+        maps = (step.value for step in self._steps.values())
+        return max(each.numel() for each in maps if isinstance(each, Tensor))
+
     def down(self, start: Tensor | Lone, last: bool = True) -> list[Share]:
         """The shares of the lower map, to be added up, in relevance [T,B,...] of the output.
 

@@ -27,13 +27,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from explorer.compute.convolutions import (
-    convolution_pull,
-    convolved,
-    is_flat,
-    is_point,
-    point,
-)
+from explorer.compute.convolutions import convolution_pull, convolved, is_flat, is_point, point
 from explorer.compute.pulls import Lone, Product, Pull, Share, transposed
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
