@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,10 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]
             raise UnreadableError("a value that is not bytes")
         return data
 
-    def _write(self, full_path: str, iterator: Iterator[bytes], *mode: Any) -> int:
+    def _write(self, full_path: str, value: BytesIO, *mode: Any) -> int:
         try:
-            size: int = super()._write(full_path, iterator, *mode)
+            # diskcache would write it line by line, and every 256th byte ends one.
+            size: int = super()._write(full_path, iter([value.getbuffer()]), *mode)
         except OSError:
             Path(full_path).unlink(missing_ok=True)  # a full disk needs what was half written
             raise

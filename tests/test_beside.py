@@ -53,7 +53,7 @@ def test_what_was_not_begun_is_made_here() -> None:
 def test_a_process_that_is_killed_is_done_without() -> None:
     with beside.helpers(2) as helpers:
         helpers.begin(drawn(0), 2, 0)
-        next(iter(helpers._busy.values())).kill()
+        helpers._busy[0][1].kill()
         same(beside.divided(drawn(0), 2, 0), division(drawn(0), 2, 0))
         helpers._idle[0].kill()
         helpers._idle[0].wait()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,15 @@ from explorer.networks.graph import Network
 from explorer.networks.identity import identity
 from explorer.networks.slices import Slice
 from explorer.questions import SplitQuestion
-from explorer.records import Cancelled, Layer, Neuron, OutOfMemory, ReferenceQuery, References
+from explorer.records import (
+    Cancelled,
+    Layer,
+    Neuron,
+    OutOfMemory,
+    ReferenceQuery,
+    References,
+    Unavailable,
+)
 from explorer.store import Store
 
 CHANNELS = (3, 4, 9, 20)
@@ -143,11 +153,13 @@ def test_it_goes_on_where_it_ended(
     assert sum(counted) == pictures
 
 
-def test_a_kill_costs_what_was_not_noted(tmp_path: Path) -> None:
+def test_a_kill_costs_what_was_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = np.arange(6)
     killed = grouped.Ledger(tmp_path / "work", "one", 2, 3)
+    monkeypatch.setattr(grouped, "NOTE_SECONDS", 0.0)
     killed.write(np.array([0]), pairs[:2], np.ones((2, 2)))
-    killed._note()
+    killed._settle()
+    monkeypatch.setattr(grouped, "NOTE_SECONDS", 60.0)
     killed.write(np.array([2]), pairs[2:4], np.ones((2, 2)))
     again = grouped.Ledger(tmp_path / "work", "one", 2, 3)
     assert again.done.tolist() == [True, False, False]
@@ -155,6 +167,24 @@ def test_a_kill_costs_what_was_not_noted(tmp_path: Path) -> None:
     other = grouped.Ledger(tmp_path / "work", "another", 2, 3)
     assert not other.done.any()
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["another"]
+
+
+def test_a_full_disk_is_told_though_notes_are_made_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(grouped, "NOTE_SECONDS", 0.0)
+
+    def work() -> None:
+        with grouped.Ledger(tmp_path, "one", 2, 3) as ledger:
+            monkeypatch.setattr(os, "fsync", full)
+            ledger.write(np.array([0]), np.arange(2), np.ones((2, 2)))
+            ledger.write(np.array([1]), np.arange(2, 4), np.ones((2, 2)))
+
+    with pytest.raises(Unavailable, match="full"):
+        work()
 
 
 @pytest.fixture

@@ -75,19 +75,36 @@ def test_maps_are_the_same_from_memory_and_disk(
         assert one.stride() == three.stride(), "or convolutions would round otherwise"
 
 
-@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("among", [4, 0])
 def test_what_is_quicker_made_or_used_once_does_not_go_to_disk(
     network: Network,
     piece: Slice,
     fresh: Callable[[], tuple[LowerMaps, Pictures]],
     monkeypatch: pytest.MonkeyPatch,
-    keep: bool,
+    among: int,
 ) -> None:
-    monkeypatch.setattr(lower_maps, "WORTH", float("inf") if keep else 0.0)
-    fresh()[0].of(network, piece, INDEX, keep)
+    monkeypatch.setattr(lower_maps, "WORTH", float("inf") if among else 0.0)
+    fresh()[0].of(network, piece, INDEX, among)
     other, others = fresh()
     other.of(network, piece, INDEX)
-    assert others.decoded == (2 if keep else 3), "one is stored to be measured"
+    assert others.decoded == (2 if among else 3), "one is stored to be measured"
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_maps_of_more_pictures_than_there_is_room_for_do_not_go_to_disk(
+    network: Network,
+    piece: Slice,
+    fresh: Callable[[], tuple[LowerMaps, Pictures]],
+    monkeypatch: pytest.MonkeyPatch,
+    room: bool,
+) -> None:
+    monkeypatch.setattr(lower_maps, "WORTH", 0.0)
+    size = sum(each[0].nbytes for each in fresh()[0].of(network, piece, INDEX[:1], 0))
+    monkeypatch.setattr(lower_maps, "DISK_GB", (100 if room else 99) * size / 2**30)
+    fresh()[0].of(network, piece, INDEX, 100)
+    other, others = fresh()
+    other.of(network, piece, INDEX)
+    assert others.decoded == (0 if room else 3)
 
 
 def test_a_full_disk_costs_time_only(

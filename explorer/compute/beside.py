@@ -5,7 +5,6 @@ They read what to divide from a pipe, so they end when this process does, howeve
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -24,6 +23,12 @@ from explorer.records import BadInput
 HOME = Path(__file__).resolve().parents[2]
 SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+Work = tuple[bytes, tuple[int, ...], int, int]
+"""Rows, their shape, k and seed."""
+
+PIPE = 1 << 20
+"""Bytes that a pipe holds, if the system has it so: who sends rows need not wait for the reader."""
+
 
 class Beside:
     """``count`` processes that divide rows, or as many as the system lets us have."""
@@ -33,12 +38,12 @@ class Beside:
         with suppress(OSError):
             for _ in range(count):
                 self._idle.append(_start())
-        self._busy: dict[str, subprocess.Popen[bytes]] = {}
+        self._busy: list[tuple[Work, subprocess.Popen[bytes]]] = []
 
     def begin(self, rows: np.ndarray, k: int, seed: int) -> None:
         """Have rows f32[K,D] divided that will be asked for; nothing happens if all are busy."""
-        name = _name(rows, k, seed)
-        if name in self._busy or not self._idle:
+        work = _work(rows, k, seed)
+        if not self._idle or any(begun == work for begun, _ in self._busy):
             return
         process = self._idle.pop()
         try:
@@ -46,13 +51,15 @@ class Beside:
         except OSError:  # it has been killed
             _end(process)
         else:
-            self._busy[name] = process
+            self._busy.append((work, process))
 
     def take(self, rows: np.ndarray, k: int, seed: int) -> Division | None:
         """What was begun, waited for; None if it was not, or went wrong there."""
-        process = self._busy.pop(_name(rows, k, seed), None)
-        if process is None:
+        work = _work(rows, k, seed)
+        at = next((at for at, (begun, _) in enumerate(self._busy) if begun == work), None)
+        if at is None:
             return None
+        _, process = self._busy.pop(at)
         found = _received(_given(process.stdout))
         if found is None:  # it has been killed
             _end(process)
@@ -63,7 +70,7 @@ class Beside:
 
     def end(self) -> None:
         """End the processes."""
-        for process in (*self._idle, *self._busy.values()):
+        for process in (*self._idle, *(process for _, process in self._busy)):
             _end(process)
 
 
@@ -113,6 +120,7 @@ def _start() -> subprocess.Popen[bytes]:
         env={**os.environ, **SINGLE},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        pipesize=PIPE,
     )
 
 
@@ -124,8 +132,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     _given(process.stdout).close()
 
 
-def _name(rows: np.ndarray, k: int, seed: int) -> str:
-    return f"{hashlib.blake2b(rows.tobytes()).hexdigest()}:{k}:{seed}"
+def _work(rows: np.ndarray, k: int, seed: int) -> Work:
+    return rows.tobytes(), rows.shape, k, seed
 
 
 def _given(stream: IO[bytes] | None) -> IO[bytes]:

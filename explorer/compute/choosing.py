@@ -49,7 +49,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Dice:
-    """All that is drawn to look at K rows of D features. ``shuffles`` i32[DRAWS,D,K] are places in
+    """All that is drawn to look at K rows of D features. ``shuffles`` i64[DRAWS,D,K] are places in
     the rows laid out column after column, each column permuted by itself; ``clouds``
     f64[DRAWS,K,min(K,D)] is normal. For each k, ``starts`` f64[2*DRAWS*RESTARTS,k] is for k-means
     on nulls, ``drawn`` bool[RESAMPLES,K] and ``restarts`` f64[RESAMPLES*RESTARTS,k] for resamples.
@@ -69,7 +69,7 @@ def dice(seed: int, count: int, features: int, ks: range) -> Dice:
     rng = np.random.default_rng(seed)
     columns = np.tile(np.arange(count), (features, 1))
     places = np.arange(features)[:, None] * count
-    shuffles = [(places + rng.permuted(columns, axis=1)).astype(np.int32) for _ in range(DRAWS)]
+    shuffles = [(places + rng.permuted(columns, axis=1)).astype(np.intp) for _ in range(DRAWS)]
     starts = _starts(ks, rng)
     clouds = [rng.standard_normal((count, min(count, features))) for _ in range(DRAWS)]
     both = zip(ks, starts, _starts(ks, rng), strict=True)
@@ -93,11 +93,14 @@ def chance(rows: np.ndarray, seed: int) -> Chance:
     """What ``choose_k`` needs for rows f32[K,D] with this seed, for all k that are possible."""
     rows = checked(rows)
     thrown = dice(seed, *rows.shape, _possible(rows))
-    spread = np.linalg.svd(centred(rows), compute_uv=False) / np.sqrt(len(rows))
-    columns = rows.T.ravel()
-    shuffled = (columns[places].T for places in thrown.shuffles)
-    nulls = itertools.chain(shuffled, (cloud * spread for cloud in thrown.clouds))
-    return Chance(thrown, np.stack([gram.inner_products(centred(each)) for each in nulls]))
+    middle = centred(rows)
+    variances = np.linalg.eigvalsh(gram.inner_products(middle))[::-1] / len(rows)
+    spread = np.sqrt(variances[: min(rows.shape)].clip(0))
+    columns = middle.T.ravel()  # which shuffled keep their means
+    shuffled = (columns.take(places).T for places in thrown.shuffles)
+    clouds = (centred(cloud * spread) for cloud in thrown.clouds)
+    nulls = itertools.chain(shuffled, clouds)
+    return Chance(thrown, np.stack([gram.inner_products(each) for each in nulls]))
 
 
 def choose_k(

@@ -170,17 +170,17 @@ class DeviceLab:
         layer = references[0].neuron.layer
         folder = self._sweeps / digest(layer, lower.name, rule, references[0].query)
         ledger = grouped.Ledger(folder, digest(names), lower.channels, len(pairs.picture))
-        spread = self._spread((lower.name, layer), rule)
+        spread = self._spread((lower.name, layer), rule, len(pairs.picture))
         with self.clock.stage("relevance"), ledger:
             made = grouped.rows_of(ledger, pairs, spread, report)
             for name, rows in zip(names, made, strict=True):
                 self._store.put(name, Rows(rows, lower.name))
 
-    def _spread(self, between: tuple[str, str], rule: str) -> grouped.Spread:
+    def _spread(self, between: tuple[str, str], rule: str, pictures: int) -> grouped.Spread:
         if self.cluster is not None:
             return grouped.on(self.cluster, self.workspace, self.images, between, rule)
         about = self.model, self.maps, between
-        return grouped.here(grouped.attributing(*about, rule, False), grouped.making(*about))
+        return grouped.here(grouped.attributing(*about, rule, 0), grouped.making(*about, pictures))
 
     def _relevance_key(self, references: References, lower: Layer, rule: str) -> str:
         args = {"references": asdict(references.query), "lower": lower.name, "rule": rule}

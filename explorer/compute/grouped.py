@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -46,14 +47,14 @@ Relevance = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def attributing(
-    network: Network, maps: LowerMaps, between: tuple[str, str], rule: str, keep: bool = True
+    network: Network, maps: LowerMaps, between: tuple[str, str], rule: str, among: int = 1
 ) -> Relevance:
     """Relevance between two layers, lower and upper, of pictures whose lower maps are at hand or
-    made; ``keep`` as ``LowerMaps`` has it."""
+    made; ``among`` as ``LowerMaps`` has it."""
     piece = network.slice(*between)
 
     def relevance(pictures: np.ndarray, channels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        inputs = maps.of(network, piece, pictures, keep)
+        inputs = maps.of(network, piece, pictures, among)
         pairs = torch.from_numpy(channels), torch.from_numpy(rows)
         return attribution.relevance(piece, inputs, *pairs, rule).float().cpu().numpy()
 
@@ -61,11 +62,11 @@ def attributing(
 
 
 def making(
-    network: Network, maps: LowerMaps, between: tuple[str, str]
+    network: Network, maps: LowerMaps, between: tuple[str, str], among: int
 ) -> Callable[[np.ndarray], object]:
-    """Makes the lower maps of pictures that come soon."""
+    """Makes the lower maps of pictures that come soon; ``among`` as ``LowerMaps`` has it."""
     piece = network.slice(*between)
-    return lambda pictures: maps.of(network, piece, pictures, keep=False)
+    return lambda pictures: maps.of(network, piece, pictures, among)
 
 
 def here(relevance: Relevance, get_ready: Callable[[np.ndarray], object]) -> Spread:
@@ -113,7 +114,7 @@ def attributer(
         return to_input(np.stack([view(root, paths[int(i)], preprocess) for i in index]), network)
 
     kept = Store(Path(tempfile.mkdtemp(prefix="explorer-actor-")), DISK_GB)
-    relevance = attributing(network, LowerMaps(decoded, kept, root), between, rule, keep=False)
+    relevance = attributing(network, LowerMaps(decoded, kept, root), between, rule, among=0)
 
     def work(given: tuple[Task, Sequence[str]]) -> np.ndarray:
         task, names = given
@@ -194,6 +195,8 @@ class Ledger:
         self._noted = folder / "done"
         self._fresh: list[int] = []
         self._since = time.monotonic()
+        self._beside = ThreadPoolExecutor(1, "ledger")  # a disk may take a while
+        self._noting: Future[None] | None = None
         self.done = np.zeros(pictures, bool)
         with storing(folder):
             self._file = os.open(folder / "rows", os.O_RDWR | os.O_CREAT, 0o600)
@@ -208,7 +211,9 @@ class Ledger:
         self.done[pictures] = True
         self._fresh += pictures.tolist()
         if time.monotonic() - self._since > NOTE_SECONDS:
-            self._note()
+            self._settle()
+            fresh, self._fresh, self._since = self._fresh, [], time.monotonic()
+            self._noting = self._beside.submit(self._note, fresh)
 
     def read(self, first: int, end: int) -> np.ndarray:
         """f32[end - first, D]: the rows of successive pairs."""
@@ -219,16 +224,22 @@ class Ledger:
 
     def remove(self) -> None:
         """Nothing of it is needed any more."""
+        self._settle()
         with storing(self.folder):
             shutil.rmtree(self.folder.parent)
         self._fresh = []
 
-    def _note(self) -> None:
+    def _settle(self) -> None:
+        """Wait for the note that is being made."""
+        if self._noting is not None:
+            self._noting.result()
+            self._noting = None
+
+    def _note(self, fresh: Sequence[int]) -> None:
         with storing(self.folder):
             os.fsync(self._file)
             with open(self._noted, "ab") as file:
-                file.write(np.array(self._fresh, "<i8").tobytes())
-        self._fresh, self._since = [], time.monotonic()
+                file.write(np.array(fresh, "<i8").tobytes())
 
     def __enter__(self) -> Ledger:
         return self
@@ -239,9 +250,13 @@ class Ledger:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._fresh:
-            self._note()
-        os.close(self._file)
+        try:
+            self._settle()
+            if self._fresh:
+                self._note(self._fresh)
+        finally:
+            self._beside.shutdown()
+            os.close(self._file)
 
 
 def rows_of(ledger: Ledger, pairs: Pairs, spread: Spread, report: Report) -> Iterator[np.ndarray]:

@@ -51,10 +51,11 @@ class LowerMaps:
         self._ahead: Iterator[None] = iter(())
 
     def of(
-        self, network: Network, piece: Slice, index: np.ndarray, keep: bool = True
+        self, network: Network, piece: Slice, index: np.ndarray, among: int = 1
     ) -> tuple[Tensor, ...]:
-        """The inputs of a slice for these pictures i64[B], all with B first. ``keep`` says whether
-        they may be asked for again: only then are they worth a place on disk."""
+        """The inputs of a slice for these pictures i64[B], all with B first. ``among`` is the
+        number of pictures whose maps may be asked for again (0: these may not): they go to disk
+        only where it has room for all, as the latest would push out the first."""
         kind = self._kind(piece)
         held = {int(image): self._held(f"{kind}:{image}", network) for image in index}
         missing = [image for image, found in held.items() if found is None]
@@ -66,7 +67,8 @@ class LowerMaps:
                 own = tuple(each[row : row + 1].clone() for each in made)
                 held[image] = own
                 self._remember(f"{kind}:{image}", own)
-                if keep and self._worth.get(kind, True):
+                fits = among * sum(each.nbytes for each in own) <= DISK_GB * 2**30
+                if among and fits and self._worth.get(kind, True):
                     self._worth[kind] = self._stored(f"{kind}:{image}", own, kind, seconds)
         rows = [held[int(image)] or () for image in index]
         return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
