@@ -24,7 +24,7 @@ CHOOSING, LEAST_WEIGHTS = 40, 1 << 17
 """What choosing rows and columns takes, in starts that are worked out with all of them; with fewer
 weights it takes more than can be saved."""
 
-MOST, MOST_BESIDE_WINOGRAD = 0.7, 0.4
+MOST, MOST_BESIDE_WINOGRAD = 0.7, 0.3
 """Share of a plain convolution's products that may be left, with what choosing takes."""
 
 STEP = 32

@@ -52,17 +52,24 @@ class Transposed:
         self._made: dict[int, Tensor] = {}
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """[N,I,H,W], channels last, of maps [N,O,H,W]."""
-        count, outer, high, wide = maps.shape
-        inner, tile = self._weight.shape[1], self._tile(count, (high, wide))
+        """[N,I,H,W] of maps [N,O,H,W]."""
+        count, outer, *size = maps.shape
+        tile = self._tile(count, size)
         into, _, out_of = _transforms(tile)
+        kernels = self._kernels(tile)
+        if tile >= max(size):
+            high, wide = size
+            into = into.unflatten(1, (tile + 2, -1))[:, 1 : high + 1, 1 : wide + 1].flatten(1)
+            out_of = out_of.unflatten(0, (tile, -1))[:high, :wide].flatten(0, 1)
+            laid = maps.permute(2, 3, 0, 1).reshape(high * wide, -1)
+            tiles = _multiplied(into, laid, kernels, out_of)
+            return tiles.reshape(high, wide, count, -1).permute(2, 3, 0, 1)
         windows = _windows(maps, tile)
         rows, columns = windows.shape[2:4]
-        spread = (into @ windows.reshape(len(into), -1)).reshape(len(into), -1, outer)
-        tiles = out_of @ torch.bmm(spread, self._kernels(tile)).reshape(len(into), -1)
-        placed = tiles.reshape(tile, tile, rows, columns, count, inner).permute(4, 2, 0, 3, 1, 5)
-        whole = placed.reshape(count, rows * tile, columns * tile, inner)
-        return whole[:, :high, :wide].contiguous().permute(0, 3, 1, 2)
+        tiles = _multiplied(into, windows.reshape(len(into), -1), kernels, out_of)
+        placed = tiles.reshape(tile, tile, rows, columns, count, -1).permute(4, 2, 0, 3, 1, 5)
+        whole = placed.reshape(count, rows * tile, columns * tile, -1)
+        return whole[:, : size[0], : size[1]].contiguous().permute(0, 3, 1, 2)
 
     def _tile(self, count: int, size: Sequence[int]) -> int:
         """The side of the tiles that take fewest products for so many maps of a size."""
@@ -84,6 +91,12 @@ class Transposed:
             kernels = _transforms(tile)[1] @ self._weight.reshape(-1, KERNEL**2).T
             self._made[tile] = kernels.reshape(-1, outer, inner)
         return self._made[tile]
+
+
+def _multiplied(into: Tensor, windows: Tensor, kernels: Tensor, out_of: Tensor) -> Tensor:
+    """Tiles [.., M I] of windows [.., M O], by the transforms and kernels [n,O,I] of one size."""
+    spread = (into @ windows).reshape(len(kernels), -1, kernels.shape[1])
+    return out_of @ torch.bmm(spread, kernels).reshape(len(kernels), -1)
 
 
 def _windows(maps: Tensor, tile: int) -> Tensor:
