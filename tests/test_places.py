@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from explorer.compute import places
 from explorer.compute.attribution import relevance
 from explorer.compute.convolutions import convolution_pull
-from explorer.compute.pulls import Product
+from explorer.compute.pulls import Later, Product
 from explorer.networks.traced import Traced
 
 
@@ -44,10 +44,13 @@ def test_places_together_are_the_whole_map(conv: nn.Conv2d, turns: int, chosen: 
     maps, by = sparse(turns, *y.shape, seed=2), sparse(*y.shape, seed=4)
     by[1, :, 0, 0] = 0  # nothing comes from there
     quick = places.Transposed(conv, conv.weight, x.shape[2:], x if chosen else None)
-    found = quick(Product(maps, by))
+    later = quick.later(Product(maps, by))
+    found, summed = later.maps, later.summed(x)
     plain = convolution_pull(conv, conv.weight, x, y)
     (truth,) = plain(maps * by)
     assert found.shape == truth.shape
+    whole = (truth * x).sum((3, 4))
+    torch.testing.assert_close(summed, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
     if chosen:
         found, truth = found * x, truth * x
     torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-5 * float(truth.abs().max()))
@@ -58,7 +61,9 @@ def test_maps_are_left_as_they_are() -> None:
     conv = nn.Conv2d(40, 70, 1).requires_grad_(False)
     maps, by = sparse(5, 1, 70, 4, 4, seed=2), sparse(1, 70, 4, 4, seed=4)
     before = maps.clone(), by.clone()
-    places.Transposed(conv, conv.weight, (4, 4), None)(Product(maps, by, shared=True))
+    later = places.Transposed(conv, conv.weight, (4, 4), None).later(Product(maps, by, shared=True))
+    assert later.maps.shape[2:] == (40, 4, 4)
+    assert later.summed(sparse(1, 40, 4, 4, seed=5)).shape == (5, 1, 40)
     assert torch.equal(maps, before[0])
     assert torch.equal(by, before[1])
 
@@ -96,13 +101,13 @@ def test_relevance_is_that_of_plain_convolutions(
     inputs = traced.inputs(seeded(2, 3, 96, 96), part)
     channels, rows = torch.arange(450) * 4 % 2048, (torch.arange(450) > 400).long()
     kinds: set[tuple[int, int]] = set()
-    once = places.Transposed.__call__
+    once = places.Transposed.later
 
-    def watched(self: places.Transposed, given: Product) -> Tensor:
+    def watched(self: places.Transposed, given: Product) -> Later:
         kinds.add(tuple(self._weight.shape[2:]))
         return once(self, given)
 
-    monkeypatch.setattr(places.Transposed, "__call__", watched)
+    monkeypatch.setattr(places.Transposed, "later", watched)
     monkeypatch.setattr(places, "MOST_BESIDE_WINOGRAD", 0.7)
     found = relevance(part, inputs, channels, rows, rule)
     assert kinds == {(1, 1), (3, 3)}

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 from explorer.compute.places import STEP
 from explorer.compute.propagation import Propagation
-from explorer.compute.pulls import Lone, Product, Share, total
+from explorer.compute.pulls import Later, Lone, Product, Share, total
 from explorer.compute.rules import Rule, rules
 from explorer.networks.slices import Slice
 from explorer.records import BadInput
@@ -91,6 +91,8 @@ def _summed(share: Product, lower: Tensor | None, axis: int) -> Tensor:
     """[T,B,D]: a share, times the lower map if there is one, added up over space; so many turns at
     once that what is multiplied stays in a processor's cache."""
     by = share.by if lower is None else share.at(lower)
+    if isinstance(share.source, Later) and by is not None:
+        return share.source.summed(by)
     space = [each for each in range(2, share.maps.dim()) if each != axis + 1]
     turns = max(1, PIECE // share.maps[0].numel())
     pieces = [maps if by is None else maps * by for maps in torch.split(share.maps, turns)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from explorer.compute import places, winograd
-from explorer.compute.pulls import Lone, Product, Pull, Share, transposed
+from explorer.compute.pulls import Later, Lone, Product, Pull, Share, transposed
 
 
 def convolved(
@@ -33,9 +33,10 @@ def is_flat(module: nn.Module) -> bool:
 
 def convolution_pull(
     module: nn.Module, weight: Tensor, x: Tensor, output: Tensor, wanted: Tensor | None = None
-) -> Callable[[Tensor | Product], tuple[Tensor, ...]]:
-    """What pulls gradients [T,B,...] of the output of such a convolution back to its input x. What
-    comes down to where ``wanted`` [B,...] is zero may be left out."""
+) -> Callable[[Tensor | Product], tuple[Any]]:
+    """What pulls gradients [T,B,...] of the output of such a convolution back to its input x: maps,
+    or where they come as a product, maps that may be made later. What comes down to where
+    ``wanted`` [B,...] is zero may be left out."""
     size, stride, padding, dilation = (
         cast("tuple[int, int]", each)
         for each in (module.kernel_size, module.stride, module.padding, module.dilation)
@@ -49,10 +50,10 @@ def convolution_pull(
     quick = winograd.Transposed(weight) if even else None
     apart = places.Transposed(module, weight, x.shape[2:], wanted) if groups == 1 else None
 
-    def pull(gradients: Tensor | Product) -> tuple[Tensor, ...]:
+    def pull(gradients: Tensor | Product) -> tuple[Any]:
         if isinstance(gradients, Product):
             if apart and apart.worth_it(gradients, quick is not None):
-                return (apart(gradients),)
+                return (apart.later(gradients),)
             gradients = gradients.alone(output)
         flat = gradients.flatten(0, 1)
         if quick and winograd.worth_it(flat, weight):
@@ -69,10 +70,14 @@ def gradient_of_convolution(module: nn.Conv2d, x: Tensor, output: Tensor, cut: b
     zeros goes no further."""
     pull = convolution_pull(module, module.weight, x, output, x if cut else None)
 
+    def whole(relevance: Tensor | Product) -> tuple[Share, ...]:
+        (given,) = pull(relevance)
+        return (Product(given) if isinstance(given, Later) else given,)
+
     def alone(relevance: Lone) -> tuple[Share, ...]:
         return (point(module.weight[relevance.channel].flatten(2), relevance.value),)
 
-    return Pull(pull, alone if is_point(module) else None, multiplies=True)
+    return Pull(whole, alone if is_point(module) else None, multiplies=True)
 
 
 def is_point(module: nn.Module, spaced: bool = False) -> bool:

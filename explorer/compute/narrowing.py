@@ -177,7 +177,7 @@ def _renumbered(
     if isinstance(share, Tensor):
         return _drawn(share, source)
     by = share.by if share.by is None else _drawn(share.by, source)
-    return replace(share, maps=_drawn(share.maps, source), by=by)
+    return replace(share, source=_drawn(share.maps, source), by=by)
 
 
 def _drawn(maps: Tensor, source: Tensor) -> Tensor:

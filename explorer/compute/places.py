@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from explorer.compute.cores import side_by_side
-from explorer.compute.pulls import Product
+from explorer.compute.pulls import Later, Product
 
 CHOOSING, LEAST_WEIGHTS = 40, 1 << 17
 """What choosing rows and columns takes, in starts that are worked out with all of them; with fewer
@@ -35,6 +35,9 @@ MOST_CORES = 8
 """Places at once: Python hands out no more."""
 
 Place = tuple[int, int]
+
+Source = tuple[int, int, int]
+"""A place above, of all images, the taps of the kernel, and by which of these it is read."""
 
 Columns = tuple[Tensor, Tensor]
 """Columns of the weights i64[N], and for every channel i64[I] which of these it gets."""
@@ -68,37 +71,63 @@ class Transposed:
             share *= float((self._wanted != 0).float().mean())
         return share < most
 
-    def __call__(self, relevance: Product) -> Tensor:
-        """[T,B,I,H,W], which lie place by place in memory, of relevance [T,B,O,h,w]."""
-        turns, count, _, high, wide = relevance.maps.shape
-        inner = self._weight.shape[1]
-        above = _laid_out(relevance.maps.flatten(3).movedim(2, 3).movedim(0, 2))  # B P lists [T,O]
-        factors = _factors(cast(Tensor, relevance.by))
-        sources = [self._sources(place, (high, wide)) for place in _places(self._size)]
-        padded = _rounded(turns)
-        below = relevance.maps.new_empty(count, len(sources), padded, inner)
-        rows, columns, taps = self._rows, self._columns, math.prod(self._geometry[0])
-        out = _laid_out(below)
+    def later(self, relevance: Product) -> Later:
+        """[T,B,I,H,W], or its sums over space, of relevance [T,B,O,h,w]."""
+        return Later(lambda: self._maps(relevance), lambda by: self._summed(relevance, by))
+
+    def _maps(self, relevance: Product) -> Tensor:
+        """[T,B,I,H,W], which lie place by place in memory."""
+        above = _Above(relevance)
+        below = above.new(len(above), math.prod(self._size), above.rows, self._weight.shape[1])
+        sources, out = self._all_sources(above), _laid_out(below)
 
         def fill(at: int) -> None:
-            image, place = divmod(at, len(sources))
-            first = image * high * wide
-            values, chosen = [], []
-            for tap, source in sources[place]:
-                channels, by = factors[first + source]
-                values.append(_padded(above[first + source], channels, padded).mul_(by))
-                chosen.append(channels if taps == 1 else channels * taps + tap)
-            if values:
-                weights = rows.index_select(0, _joined(chosen, 0))
-                onto = columns[at] if columns else None
-                _multiply(_joined(values, 1), weights, onto, out[at])
-            else:
+            if not sources[at]:
                 out[at].zero_()
+                return
+            values, rows = above.of(sources[at])
+            weights = self._rows.index_select(0, rows)
+            if not self._columns:
+                out[at].copy_(_product(values, weights.t()))
+                return
+            columns, which = self._columns[at]
+            found = _product(values, weights.index_select(1, columns).t())
+            torch.index_select(found, 1, which, out=out[at])
 
-        for _ in side_by_side(fill, range(len(out)), min(torch.get_num_threads(), MOST_CORES)):
+        for _ in side_by_side(fill, range(len(out)), _cores()):
             pass
-        below = below.reshape(count, *self._size, padded, inner)
-        return below.permute(3, 0, 4, 1, 2)[:turns]
+        below = below.reshape(len(above), *self._size, above.rows, -1)
+        return below.permute(3, 0, 4, 1, 2)[: above.turns]
+
+    def _summed(self, relevance: Product, by: Tensor) -> Tensor:
+        """[T,B,I]: the maps times ``by`` [B,I,H,W], added up over space."""
+        above, factors = _Above(relevance), _by_place(by)
+        sources, cores, places = self._all_sources(above), _cores(), math.prod(self._size)
+        across, everything = self._rows.t().contiguous(), torch.arange(self._weight.shape[1])
+
+        def add(first: int) -> Tensor:
+            found = above.new(len(above), len(across), above.rows).zero_()
+            for at in range(first, len(sources), cores):
+                if sources[at]:
+                    values, rows = above.of(sources[at])
+                    columns = self._columns[at][0] if self._columns else everything
+                    chosen = across.index_select(0, columns).index_select(1, rows)
+                    weights = chosen.mul_(factors[at, columns, None])
+                    found[at // places].index_add_(0, columns, _product(weights, values))
+            return found
+
+        parts = list(side_by_side(add, range(cores), cores))
+        return torch.stack(parts).sum(0).permute(2, 0, 1)[: above.turns]
+
+    def _all_sources(self, above: _Above) -> list[list[Source]]:
+        """Of each place of each image of the maps below, from where it is read."""
+        here = [self._sources(place, above.size) for place in _places(self._size)]
+        taps, places = math.prod(self._geometry[0]), math.prod(above.size)
+        return [
+            [(places * image + source, taps, tap) for tap, source in each]
+            for image in range(len(above))
+            for each in here
+        ]
 
     @cached_property
     def _rows(self) -> Tensor:
@@ -131,6 +160,36 @@ class Transposed:
             if all(inside) and all(each.is_integer() for each in at):
                 found.append((tap, int(at[0]) * above[1] + int(at[1])))
         return found
+
+
+class _Above:
+    """Relevance [T,B,O,h,w] by the places of its images, without channels that are zero there."""
+
+    def __init__(self, relevance: Product) -> None:
+        maps = relevance.maps
+        self.turns, self._count, _, *size = maps.shape
+        self.size = cast(Place, tuple(size))
+        self.rows = _rounded(self.turns)
+        self.new = maps.new_empty
+        self._maps = _laid_out(maps.flatten(3).movedim(2, 3).movedim(0, 2))  # B P lists [T,O]
+        self._factors = _factors(cast(Tensor, relevance.by))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
+        """The values [rows,K] that a place is read by, and the rows of the weights i64[K] that
+        these are multiplied with."""
+        values, chosen = [], []
+        for place, taps, tap in sources:
+            channels, by = self._factors[place]
+            values.append(_padded(self._maps[place], channels, self.rows).mul_(by))
+            chosen.append(channels if taps == 1 else channels * taps + tap)
+        return _joined(values, 1), _joined(chosen, 0)
+
+
+def _cores() -> int:
+    return min(torch.get_num_threads(), MOST_CORES)
 
 
 def _places(size: Sequence[int]) -> list[Place]:
@@ -180,12 +239,8 @@ def _joined(parts: list[Tensor], axis: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
 
-def _multiply(values: Tensor, weights: Tensor, onto: Columns | None, out: Tensor) -> None:
-    """Values [T,K] times weights [K,I], or onto some columns of these alone."""
+def _product(values: Tensor, weights: Tensor) -> Tensor:
+    """[M,N]: values [M,K] times weights [N,K]."""
     linear: Any = torch.ops.mkldnn._linear_pointwise  # quicker than PyTorch's own choice
-    if onto is None:
-        out.copy_(linear(values, weights.t(), None, "none", [], ""))
-        return
-    columns, which = onto
-    found = linear(values, weights.index_select(1, columns).t(), None, "none", [], "")
-    torch.index_select(found, 1, which, out=out)
+    found: Tensor = linear(values, weights, None, "none", [], "")
+    return found

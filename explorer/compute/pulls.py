@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -44,16 +44,35 @@ class Lone:
         return maps.index_put_((turns[:, None], rows, self.channel), self.value, accumulate=True)
 
 
+class Later:
+    """Maps [T,B,C,H,W] that are made when they are asked for. ``summed`` gives what they come to
+    times maps [B,C,H,W], added up over space [T,B,C], with less work than it takes to make them."""
+
+    def __init__(self, make: Callable[[], Tensor], summed: Callable[[Tensor], Tensor]) -> None:
+        self._make = make
+        self.summed = summed
+
+    @cached_property
+    def maps(self) -> Tensor:
+        """The maps, made now."""
+        return self._make()
+
+
 @dataclass(frozen=True)
 class Product:
     """Relevance that is ``maps`` [T,B,...] times ``by`` [B,...] (None: once), at every ``steps``-th
     place down and across, and nothing between. Whoever divides it or adds it up multiplies in the
     same pass. Its maps may be overwritten unless they are ``shared`` with other readers."""
 
-    maps: Tensor
+    source: Tensor | Later
     by: Tensor | None = None
     steps: tuple[int, int] = (1, 1)
     shared: bool = False
+
+    @property
+    def maps(self) -> Tensor:
+        """[T,B,...]"""
+        return self.source.maps if isinstance(self.source, Later) else self.source
 
     def at(self, value: Tensor) -> Tensor:
         """The places of maps [...,H,W] where this relevance can be."""
@@ -69,8 +88,9 @@ class Product:
 
     def alone(self, like: Tensor) -> Tensor:
         """[T,B,...]: whole maps of a value ``like`` [B,...]."""
-        if self.by is not None and self.steps == (1, 1):
-            return self.maps * self.by if self.shared else self.maps.mul_(self.by)
+        if self.steps == (1, 1):
+            maps = self.maps.clone() if self.shared else self.maps
+            return maps if self.by is None else maps.mul_(self.by)
         return self.add_to(like.new_zeros((len(self.maps), *like.shape)))
 
     def add_to(self, found: Tensor) -> Tensor:

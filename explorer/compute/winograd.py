@@ -53,14 +53,15 @@ class Transposed:
 
     def __call__(self, maps: Tensor) -> Tensor:
         """[N,I,H,W] of maps [N,O,H,W]."""
-        count, outer, *size = maps.shape
+        count, _, *size = maps.shape
         tile = self._tile(count, size)
         into, _, out_of = _transforms(tile)
         kernels = self._kernels(tile)
         if tile >= max(size):
             high, wide = size
-            into = into.unflatten(1, (tile + 2, -1))[:, 1 : high + 1, 1 : wide + 1].flatten(1)
-            out_of = out_of.unflatten(0, (tile, -1))[:high, :wide].flatten(0, 1)
+            border = into.reshape(len(into), tile + 2, -1)
+            into = border[:, 1 : high + 1, 1 : wide + 1].flatten(1)
+            out_of = out_of.reshape(tile, tile, -1)[:high, :wide].flatten(0, 1)
             laid = maps.permute(2, 3, 0, 1).reshape(high * wide, -1)
             tiles = _multiplied(into, laid, kernels, out_of)
             return tiles.reshape(high, wide, count, -1).permute(2, 3, 0, 1)
