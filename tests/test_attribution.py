@@ -370,6 +370,24 @@ def test_gradients_alone_and_of_what_raises_are_those_of_the_whole_network(rule:
         torch.testing.assert_close(found[row], maps.sum((0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("turns", [1, 20], ids=["one neuron", "many"])
+@pytest.mark.parametrize("rule", ["gradient", "raising", "sensitivity"])
+def test_a_rectifier_may_read_a_lower_layer_of_either_sign(rule: str, turns: int) -> None:
+    module = nn.Sequential(nn.ReLU(), nn.Conv2d(5, 4, 3, padding=1)).double()
+    part = Slice(fx.symbolic_trace(module.requires_grad_(False)), "below", "above", 1, True, {}, ())
+    x = seeded(1, 5, 6, 6)
+    channels, rows = torch.arange(turns) % 4, torch.zeros(turns, dtype=torch.long)
+    found = relevance(part, (x,), channels, rows, rule)
+    for channel, row in zip(channels, found, strict=True):
+        lower = x.clone().requires_grad_()
+        z = module(lower)[:, channel]
+        (gradient,) = torch.autograd.grad(z, lower, z.detach().relu())
+        product = gradient * x
+        maps = {"gradient": product, "raising": product.relu(), "sensitivity": gradient}[rule]
+        torch.testing.assert_close(row, maps.sum((0, 2, 3)))
+    assert found.abs().max() > 0
+
+
 def test_wide_maps_inside_come_down_in_fewer_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     widths = ((3, 2), (2, 50), (50, 2))
     layers = [each for width in widths for each in (nn.Conv2d(*width, 1), nn.ReLU())]

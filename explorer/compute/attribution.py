@@ -90,7 +90,9 @@ def _sums(shares: Sequence[Share], lower: Tensor, axis: int, rule: str) -> Tenso
 def _summed(share: Product, lower: Tensor | None, axis: int) -> Tensor:
     """[T,B,D]: a share, times the lower map if there is one, added up over space; so many turns at
     once that what is multiplied stays in a processor's cache."""
-    by = share.by if lower is None else share.at(lower)
+    by = share.by
+    if lower is not None:
+        by = share.at(lower) if by is None else share.at(lower) * by
     if isinstance(share.source, Later) and by is not None:
         return share.source.summed(by)
     space = [each for each in range(2, share.maps.dim()) if each != axis + 1]
