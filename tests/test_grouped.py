@@ -135,6 +135,19 @@ def test_lower_maps_are_made_for_several_batches_at_a_time(
     assert set(made[:-1]) == {6}
 
 
+def test_memory_is_given_back_now_and_then(
+    lab: DeviceLab, lower: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr(grouped, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(grouped, "PICTURES", 1)
+    monkeypatch.setattr(grouped, "TIDY", 4)
+    asked = references(lab)
+    lab.relevances(asked, lower, "lrp", silent)
+    pictures = len(np.unique(np.concatenate([each.index for each in asked])))
+    assert len(given) == pictures // 5
+
+
 def test_it_goes_on_where_it_ended(
     lab: DeviceLab, lower: Layer, counted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from explorer.compute import attribution
 from explorer.compute.batching import in_batches
-from explorer.compute.device import choose_device
+from explorer.compute.device import choose_device, give_back
 from explorer.compute.engine import Cluster
 from explorer.compute.lower_maps import DISK_GB, LowerMaps
 from explorer.compute.scan import to_input
@@ -35,6 +35,9 @@ PICTURES = 32
 """How many pairs, and at most how many pictures, a batch holds."""
 AHEAD = 16
 """Of how many pictures lower maps are made at once."""
+TIDY = 256
+"""After how many pictures memory is given back: what stays of each, in between what goes, leaves
+gaps that are too small for the next."""
 NOTE_SECONDS = 5.0
 """How often what is done is noted: what a kill costs."""
 
@@ -75,8 +78,12 @@ def here(relevance: Relevance, get_ready: Callable[[np.ndarray], object]) -> Spr
     on which a network is slow."""
 
     def spread(tasks: Sequence[Task], idle: Callable[[], None]) -> Iterator[np.ndarray]:
-        expected = 0
+        expected = since = 0
         for number, task in enumerate(tasks):
+            since += len(task[0])
+            if since > TIDY:
+                give_back()
+                since = 0
             if number == expected:
                 soon: list[np.ndarray] = []
                 while expected < len(tasks) and sum(map(len, soon)) < AHEAD:

@@ -28,7 +28,7 @@ POINTS = (0.0, 1.0, -1.0, 0.5, -2.0, 2.0, -0.5, -0.75)
 """Where polynomials are evaluated, m + 1 of them, and at infinity: of those tried, what loses
 fewest digits."""
 
-TRANSFORM = 130
+TRANSFORM = 200
 """What transforming the weights takes, in tiles of a map."""
 
 LEAST_CHANNELS, LEAST_MAPS = 256, 32
