@@ -52,7 +52,7 @@ def measure(options: Options) -> dict[str, Any]:
         if options.whole and rule == "lrp":
             again = Bench(options)
             kept = scanned(again)
-            make(kept, lower)
+            make_lower_maps(kept, lower)
             wall, _ = timed(again, kept, lower, rule, (0, neurons - 1))
             found[f"sweep_{kind}at_hand_layer_minutes"] = wall / 60
     return found
@@ -72,7 +72,7 @@ def forget(bench: Bench, lab: DeviceLab) -> None:
     lab.maps = LowerMaps(views.inputs, Store(folder, DISK_GB), bench.identity.scans)
 
 
-def make(lab: DeviceLab, lower: str) -> None:
+def make_lower_maps(lab: DeviceLab, lower: str) -> None:
     """Have the lower maps of all pictures on disk."""
     count = len(lab.images)
     make = grouped.making(lab.model, lab.maps, (lower, UPPER), count)

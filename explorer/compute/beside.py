@@ -26,9 +26,6 @@ SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THRE
 Work = tuple[bytes, tuple[int, ...], int, int]
 """Rows, their shape, k and seed."""
 
-PIPE = 1 << 20
-"""Bytes that a pipe holds, if the system has it so: who sends rows need not wait for the reader."""
-
 
 class Beside:
     """``count`` processes that divide rows, or as many as the system lets us have."""
@@ -120,7 +117,6 @@ def _start() -> subprocess.Popen[bytes]:
         env={**os.environ, **SINGLE},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        pipesize=PIPE,
     )
 
 
