@@ -208,10 +208,10 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     once = Propagation.forward
 
     def limit(pictures: int) -> None:
-        def forward(self: Propagation, *inputs: torch.Tensor) -> torch.Tensor:
+        def forward(self: Propagation, *inputs: torch.Tensor, **more: Any) -> torch.Tensor:
             if len(inputs[0]) > pictures:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return once(self, *inputs)
+            return once(self, *inputs, **more)
 
         monkeypatch.setattr(Propagation, "forward", forward)
 

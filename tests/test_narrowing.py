@@ -19,6 +19,20 @@ def seeded(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(3)).double()
 
 
+class Spread(nn.Module):
+    """A sum of a map of 24 channels and one of a single channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU())
+        self.wide, self.narrow = nn.Conv2d(16, 24, 1), nn.Conv2d(16, 1, 1)
+        self.second = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.second(self.wide(x) + self.narrow(x))  # type: ignore[no-any-return]
+
+
 def half_closed(kind: str) -> Traced:
     """A network whose norms shut about half of the channels for good."""
     torch.manual_seed(0)
@@ -69,6 +83,58 @@ def test_relevance_is_that_of_all_channels(
     assert len(left_out) == 1
     torch.testing.assert_close(found, truth, rtol=1e-9, atol=1e-12 * float(truth.abs().max()))
     assert truth.abs().max() > 0
+
+
+ENDS = {
+    "a sum, from its other map": ("resnet50", "layer4.1", "layer4"),
+    "a sum of two convolutions": ("resnet50", "layer3", "layer4.0"),
+    "a 3 x 3 convolution": ("resnet18", "layer3", "layer4.0.relu"),
+    "a 1 x 1 convolution": ("resnet50", "layer4.1", "layer4.2.relu"),
+    "a convolution of pixels": ("resnet18", None, "relu"),
+    "a sum far above the pixels": ("resnet18", None, "layer1"),
+}
+
+
+@pytest.mark.parametrize("neurons", [1, 3, 12])
+@pytest.mark.parametrize("rule", ["gradient", "lrp"])
+@pytest.mark.parametrize("end", ENDS)
+def test_channels_that_nobody_asks_for_are_not_made(
+    end: str, rule: str, neurons: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, lower, upper = ENDS[end]
+    traced = half_closed(kind)
+    part = traced.slice(lower, upper)
+    inputs = traced.inputs(seeded(2, 3, SIDE, SIDE), part)
+    made, once = [], propagation.Propagation.forward
+
+    def watched(*given: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+        made.append(once(*given, **more))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(propagation.Propagation, "forward", watched)
+    firing = torch.nonzero((part.module(*inputs).amax((2, 3)) > 0).all(0)).flatten()
+    channels, rows = firing[-neurons:].repeat_interleave(2), torch.arange(2 * neurons) % 2
+    found = relevance(part, inputs, channels, rows, rule)
+    assert made[0].shape[1] == neurons
+    monkeypatch.setattr(propagation, "FEW", 0.0)
+    truth = relevance(part, inputs, channels, rows, rule)
+    assert made[1].shape[1] > 5 * neurons
+    torch.testing.assert_close(found, truth, rtol=1e-9, atol=1e-12 * float(truth.abs().max()))
+    assert truth.abs().max() > 0
+
+
+def test_a_channel_that_is_spread_over_others_is_added_to_all_of_them() -> None:
+    torch.manual_seed(0)
+    traced = Traced(Spread().double().eval(), seeded(1, 3, 9, 9))
+    part = traced.slice("first", "second")
+    inputs = traced.inputs(seeded(4, 3, 9, 9), part)
+    channels, rows = torch.tensor([5, 6, 6, 5]), torch.arange(4)
+    found = relevance(part, inputs, channels, rows, "gradient")
+    lower = inputs[0].detach().requires_grad_()
+    values = part.module(lower, *inputs[1:])[rows, channels].flatten(1)
+    (values * values.relu().detach()).sum().backward()
+    assert lower.grad is not None
+    torch.testing.assert_close(found, (lower.grad * lower).sum((2, 3)))
 
 
 def test_what_is_open_anywhere_stays() -> None:

@@ -119,9 +119,10 @@ def _pulled(
     for pairs in _alike(rows):
         images, image = torch.unique(rows[pairs], return_inverse=True)
         lower, *frontier = (each.detach()[images] for each in inputs)
-        z = propagation.forward(lower, *frontier)
+        z = propagation.forward(lower, *frontier, only=torch.unique(channels[pairs]))
+        own = propagation.numbered(channels[pairs])
         places = None if positions is None else positions.to(rows.device)[pairs]
-        values = z.flatten(2)[image, channels[pairs]]
+        values = z.flatten(2)[image, own]
         starts = _starts(values, seed, places).reshape(-1, *z.shape[2:])
         turns = _turns(image)
         count = int(turns.max()) + 1
@@ -131,7 +132,7 @@ def _pulled(
             at = turns[now] - first, image[now]
             size = min(at_once, count - first), len(images)
             channel, value = channels.new_zeros(size), z.new_zeros((*size, *z.shape[2:]))
-            channel[at], value[at] = channels[pairs][now], starts[now]
+            channel[at], value[at] = own[now], starts[now]
             last = first + at_once >= count
             yield pairs[now], at, propagation.down(Lone(channel, value), last), lower
 

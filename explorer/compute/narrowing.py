@@ -1,4 +1,5 @@
-"""What need not come down: channels that are zero all over some pictures, places between steps.
+"""What need not come down: channels that are zero all over some pictures, places between steps,
+and at the upper layer the channels that nobody asks for.
 
 What a rectifier closes gets no relevance and passes no gradient. Where it closes a channel at every
 place of all pictures that come down together, its row and its column of the weights around it can
@@ -77,18 +78,64 @@ def between(
     dense = isinstance(module, nn.Conv2d)
     inner = below[0] if dense else own
     chosen = tuple(some(x, inner) for x in inputs)
-    pull = make(_with_channels(module, own, inner), chosen, some(output, own))
+    pull = make(with_channels(module, own, inner), chosen, some(output, own))
     if isinstance(module, m.Add) and above is not None:
         pull = pull.then(_closing((some(above.value, own) != 0).to(output)))
     if all(each is inner for each in below):
         return pull
+    return pull.then(_renumbering(inputs, inner, below))
+
+
+def last(network: fx.GraphModule, end: fx.Node) -> frozenset[fx.Node]:
+    """The nodes at the end of a network that can make some of its channels alone: a convolution, or
+    a sum with the convolutions that it alone reads. None where others may be."""
+    (_, channels, *size), own = end.meta.get("shape") or (0, 0), _module(network, end)
+    if len(size) != 2:
+        return frozenset()
+    if isinstance(own, m.Add):
+        feeders = (each for each in end.all_input_nodes if len(each.users) == 1)
+        return frozenset((end, *(f for f in feeders if _makes(_module(network, f), channels))))
+    return frozenset((end,)) if _makes(own, channels) else frozenset()
+
+
+def at_end(make: Make, channels: Tensor, as_is: Sequence[bool]) -> Make:
+    """``make`` for a sum of these channels of its inputs, but those that are taken ``as_is``."""
+
+    def made(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
+        chosen = of_end(inputs, channels, as_is)
+        after = [channels if own else None for own in as_is]
+        return make(module, chosen, output).then(_renumbering(inputs, channels, after))
+
+    return made
+
+
+def of_end(inputs: Sequence[Tensor], channels: Tensor, as_is: Sequence[bool]) -> tuple[Tensor, ...]:
+    """These channels of the inputs of a sum, but those that are taken ``as_is``: because they have
+    no others, or a single one that goes to all."""
+    pairs = zip(inputs, as_is, strict=True)
+    return tuple(x if own else some(x, channels) for x, own in pairs)
+
+
+def _renumbering(
+    inputs: Sequence[Tensor], before: Tensor | None, after: Sequence[Tensor | None]
+) -> Change:
+    """Shares of the channels ``before`` of inputs as those of the channels ``after``."""
 
     def numbered(shares: tuple[Share | None, ...]) -> tuple[Share | None, ...]:
-        count = inputs[0].shape[1]
-        pairs = zip(shares, below, strict=True)
-        return tuple(_renumbered(share, inner, each, count) for share, each in pairs)
+        each = zip(shares, inputs, after, strict=True)
+        return tuple(_renumbered(share, before, own, x.shape[1]) for share, x, own in each)
 
-    return pull.then(numbered)
+    return numbered
+
+
+def _module(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return network.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _makes(module: nn.Module | None, channels: int) -> bool:
+    """Whether a module is a convolution that makes so many channels, each from all of its input."""
+    dense = isinstance(module, nn.Conv2d) and is_flat(module) and module.groups == 1
+    return dense and cast(nn.Conv2d, module).out_channels == channels
 
 
 def _closing(gate: Tensor) -> Change:
@@ -145,7 +192,7 @@ def _selected(maps: Tensor, channels: Tensor) -> Tensor:
     return chosen.reshape(*laid.shape[:-1], -1).permute(*back, -1)
 
 
-def _with_channels(
+def with_channels(
     module: nn.Module | None, outer: Tensor | None, inner: Tensor | None
 ) -> nn.Module | None:
     """A module that ``narrows``, from some channels to some."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,9 @@ from explorer.networks.slices import Slice
 
 LEAST_TURNS = 8
 """With fewer starts on the same pictures, choosing channels takes what it saves."""
+
+FEW = 0.5
+"""The upper layer's channels are made alone if they are no more than this share of all."""
 
 
 @dataclass
@@ -45,16 +48,25 @@ class Propagation(fx.Interpreter):
         super().__init__(_graph_of(part))
         self._rules = rules
         (self._end,) = next(n for n in self.graph.nodes if n.op == "output").all_input_nodes
+        self._last = narrowing.last(cast(fx.GraphModule, self.module), self._end)
+        self._only: Tensor | None = None  # of the last values: the channels that are made
         self._steps: dict[fx.Node, _Step] = {}  # from the lower map on, in order of execution
         self._open: narrowing.Opened | None = None
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The slice's output [B,C,H,W] for these inputs, which ``down`` starts from."""
+    def forward(self, *inputs: Tensor, only: Tensor | None = None) -> Tensor:
+        """The slice's output [B,C,H,W] for these inputs, which ``down`` starts from; or of the
+        channels ``only`` i64[K] alone, where that saves work. Which it was, ``numbered`` knows."""
         self._steps.clear()
         self._open = None
+        few = only is not None and self._last and len(only) <= FEW * self._end.meta["shape"][1]
+        self._only = only if few else None
         with torch.no_grad():
             output: Tensor = self.run(*inputs)
         return output
+
+    def numbered(self, channels: Tensor) -> Tensor:
+        """Where these channels, which were asked for, stand in the output."""
+        return channels if self._only is None else torch.searchsorted(self._only, channels)
 
     def largest(self) -> int:
         """How many values the largest map of these pictures has."""
@@ -118,6 +130,8 @@ class Propagation(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         inputs = (*args, *kwargs.values())
         make = rule or partial(_gradient, cut=self._cut(feeders[0]))
+        if self._only is not None and n in self._last:
+            return self._some(n, self._only, module, inputs, make)
         narrows = rule is not flat and narrowing.narrows(module, inputs)
         if rule is None and not narrows:
             return self._differentiated(n, feeders, module)
@@ -125,6 +139,22 @@ class Propagation(fx.Interpreter):
         named = [*n.args, *n.kwargs.values()]
         if narrows and module is not None and is_point(module, spaced=True):
             make = narrowing.at_steps(make)
+        self._steps[n] = _Step(value, named, make, module, inputs, narrows)  # type: ignore[arg-type]
+        return value
+
+    def _some(
+        self, n: fx.Node, only: Tensor, module: Any, inputs: tuple[Any, ...], make: Make
+    ) -> Tensor:
+        """These channels alone of one of the last values."""
+        named, narrows = [*n.args, *n.kwargs.values()], self._rules.get(n) is not flat
+        if isinstance(module, m.Add):
+            pairs = zip(named, inputs, strict=True)
+            as_is = [each in self._last or x.shape[1] == 1 for each, x in pairs]
+            make = narrowing.at_end(make, only, as_is)
+            value: Tensor = module(*narrowing.of_end(inputs, only, as_is))
+        else:
+            module = narrowing.with_channels(module, only, None)
+            value = module(*inputs)
         self._steps[n] = _Step(value, named, make, module, inputs, narrows)  # type: ignore[arg-type]
         return value
 
@@ -145,8 +175,10 @@ class Propagation(fx.Interpreter):
             )
             return getattr(self, n.op)(n.target, args, kwargs)
 
-        value, pull = transposed(call, *(self.env[feeder] for feeder in feeders))
-        self._steps[n] = _Step(value, feeders, lambda *_: gradient(module, pull))
+        given = [self.env[feeder] for feeder in feeders]
+        value, pull = transposed(call, *given)
+        adds = _adds(module, given, value)
+        self._steps[n] = _Step(value, feeders, lambda *_: gradient(pull, adds))
         return value
 
 
@@ -156,9 +188,14 @@ def _gradient(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, cut
         return gradient_of_convolution(module, inputs[0], output, cut)
     pull = transposed(module, *inputs)[1]
     if isinstance(module, m.Add):
-        return gradient(module, pull)
+        return gradient(pull, _adds(module, inputs, output))
     (gate,) = pull(torch.ones_like(output)[None])
     return Pull(lambda relevance: (Product(relevance, gate[0], shared=True),))
+
+
+def _adds(module: nn.Module | None, inputs: Sequence[Tensor], output: Tensor) -> bool:
+    """Whether a module adds maps of one form."""
+    return isinstance(module, m.Add) and all(x.shape == output.shape for x in inputs)
 
 
 def _differentiable(value: Any) -> bool:

@@ -13,10 +13,8 @@ from functools import cached_property, reduce
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vjp, vmap
-
-from explorer.networks import modules as m
 
 
 @dataclass(frozen=True)
@@ -204,8 +202,7 @@ def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return change(value)
 
 
-def gradient(module: nn.Module | None, pull: Callable[..., Any]) -> Pull:
-    """Relevance goes where gradients go, as ``pull`` has it."""
-    if isinstance(module, m.Add):
-        return Pull(pull, lambda alone: (alone, alone))
-    return Pull(pull)
+def gradient(pull: Callable[..., Any], adds: bool) -> Pull:
+    """Relevance goes where gradients go, as ``pull`` has it. A sum that ``adds`` maps of its own
+    form gives each of them all that one channel alone has."""
+    return Pull(pull, (lambda alone: (alone, alone)) if adds else None)
