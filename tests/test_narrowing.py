@@ -80,7 +80,7 @@ def test_relevance_is_that_of_all_channels(
     assert left_out[0] > 1
     monkeypatch.setattr(propagation, "LEAST_TURNS", 1000)
     truth = relevance(part, inputs, channels, rows, rule)
-    assert len(left_out) == 1
+    assert not left_out[1]
     torch.testing.assert_close(found, truth, rtol=1e-9, atol=1e-12 * float(truth.abs().max()))
     assert truth.abs().max() > 0
 
@@ -88,6 +88,7 @@ def test_relevance_is_that_of_all_channels(
 ENDS = {
     "a sum, from its other map": ("resnet50", "layer4.1", "layer4"),
     "a sum of two convolutions": ("resnet50", "layer3", "layer4.0"),
+    "a sum, of which one half is not below": ("resnet50", "layer4.0.relu", "layer4.0"),
     "a 3 x 3 convolution": ("resnet18", "layer3", "layer4.0.relu"),
     "a 1 x 1 convolution": ("resnet50", "layer4.1", "layer4.2.relu"),
     "a convolution of pixels": ("resnet18", None, "relu"),
@@ -119,6 +120,36 @@ def test_channels_that_nobody_asks_for_are_not_made(
     monkeypatch.setattr(propagation, "FEW", 0.0)
     truth = relevance(part, inputs, channels, rows, rule)
     assert made[1].shape[1] > 5 * neurons
+    torch.testing.assert_close(found, truth, rtol=1e-9, atol=1e-12 * float(truth.abs().max()))
+    assert truth.abs().max() > 0
+
+
+def test_channels_that_a_single_neuron_does_not_reach_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model = torchvision.models.resnet50().eval().double().requires_grad_(False)
+    traced = Traced(model, seeded(1, 3, SIDE, SIDE))
+    part = traced.slice("layer4.1", "layer4")
+    inputs = traced.inputs(seeded(2, 3, SIDE, SIDE), part)
+    weight = next(w for n, w in part.module.named_parameters() if n.endswith("conv3.weight"))
+    convolved, once = [], narrowing.with_channels
+
+    def watched(*given: object) -> nn.Module | None:
+        convolved.append(once(*given))  # type: ignore[arg-type]
+        return convolved[-1]
+
+    monkeypatch.setattr(narrowing, "with_channels", watched)
+    pairs = torch.tensor([7, 7]), torch.arange(2)
+    found = relevance(part, inputs, *pairs, "lrp")
+    wide = [
+        each for each in convolved if isinstance(each, nn.Conv2d) and each.kernel_size == (3, 3)
+    ]
+    assert len(wide) == 1
+    raising = int((weight[7] > 0).sum())
+    assert wide[0].weight.shape[0] < raising + narrowing.STEP < 0.7 * weight.shape[1]
+    monkeypatch.setattr(narrowing, "WORTH", 0.0)
+    truth = relevance(part, inputs, *pairs, "lrp")
     torch.testing.assert_close(found, truth, rtol=1e-9, atol=1e-12 * float(truth.abs().max()))
     assert truth.abs().max() > 0
 

@@ -1,5 +1,5 @@
 """What need not come down: channels that are zero all over some pictures, places between steps,
-and at the upper layer the channels that nobody asks for.
+and at the upper layer the channels that nobody asks for, and below it those that they do not reach.
 
 What a rectifier closes gets no relevance and passes no gradient. Where it closes a channel at every
 place of all pictures that come down together, its row and its column of the weights around it can
@@ -9,7 +9,7 @@ the more channels are closed: in a sweep, where many neurons cite one picture, i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -47,16 +47,23 @@ def narrows(module: nn.Module | None, inputs: tuple[Any, ...]) -> bool:
     return dense or isinstance(module, tuple(m.RECTIFIERS))
 
 
-def opened(values: Mapping[fx.Node, Any], modules: Mapping[fx.Node, nn.Module]) -> Opened:
+def opened(
+    values: Mapping[fx.Node, Any],
+    modules: Mapping[fx.Node, nn.Module],
+    reached: Mapping[fx.Node, Tensor],
+    among: Container[fx.Node],
+) -> Opened:
     """What of the values of a pass matters. ``values`` are in their order: relevance comes to the
-    first, and starts from the last. ``modules`` made them, where these ``narrows``."""
+    first, and starts from the last. ``modules`` made them, where these ``narrows``; it comes to
+    no other channels than the ``reached`` bool[C], where they are known. Only rectifiers ``among``
+    some are looked at."""
     found: dict[fx.Node, Open] = {}
     for node in reversed(list(values)[1:]):
         users = [user for user in node.users if user in values]
         if users and {node, *users} <= modules.keys() and values[node].dim() == 4:
             if isinstance(modules[node], tuple(m.RECTIFIERS)):
-                if set(node.all_input_nodes) <= modules.keys():
-                    found[node] = Open(values[node], _open(values[node]))
+                if node in among and set(node.all_input_nodes) <= modules.keys():
+                    found[node] = Open(values[node], _open(values[node], reached.get(node)))
             elif len(users) == 1 and not isinstance(modules[users[0]], nn.Conv2d):
                 reader = found.get(users[0])
                 if reader is not None:
@@ -167,9 +174,12 @@ def at_steps(make: Make) -> Make:
     return made
 
 
-def _open(value: Tensor) -> Tensor | None:
-    """The channels of [B,C,H,W] that are not zero everywhere; None where hardly any is."""
+def _open(value: Tensor, reached: Tensor | None = None) -> Tensor | None:
+    """The channels of [B,C,H,W] that are not zero everywhere, of those ``reached`` bool[C]; None
+    where these are nearly all."""
     closed = value.amax((0, 2, 3)) == 0
+    if reached is not None:
+        closed |= ~reached
     count = -(-int((~closed).sum()) // STEP) * STEP
     if count > WORTH * len(closed):
         return None

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from explorer.compute import narrowing
 from explorer.compute.convolutions import gradient_of_convolution, is_point
 from explorer.compute.pulls import Lone, Make, Product, Pull, Share, gradient, transposed
-from explorer.compute.rules import Rule, flat
+from explorer.compute.rules import Rule, flat, z_plus, z_plus_below_zero
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 
@@ -102,13 +102,28 @@ class Propagation(fx.Interpreter):
 
     def _opened(self, start: Tensor | Lone) -> narrowing.Opened:
         """What of each value has to come down, where so much does that it is worth a look."""
-        if len(start.channel if isinstance(start, Lone) else start) < LEAST_TURNS:
-            return {}
+        few = len(start.channel if isinstance(start, Lone) else start) < LEAST_TURNS
         values = {node: step.value for node, step in self._steps.items()}
         modules = {
             n: step.module for n, step in self._steps.items() if step.module and step.narrows
         }
-        return narrowing.opened(values, modules)
+        reached = self._reached()
+        return narrowing.opened(values, modules, reached, reached if few else values)
+
+    def _reached(self) -> dict[fx.Node, Tensor]:
+        """Of rectified values that a convolution at the end alone reads, where few of its channels
+        are made, bool[C]: which channels these give relevance to. By z-plus half of the weights
+        give none."""
+        found = {}
+        for node in self._last & self._steps.keys() if self._only is not None else ():
+            module, feeder = self._steps[node].module, self._steps[node].feeders[0]
+            if isinstance(module, nn.Conv2d) and self._cut(feeder) and len(feeder.users) == 1:
+                plus = self._rules.get(node) in (z_plus, z_plus_below_zero)
+                passing = module.weight > 0 if plus else module.weight != 0
+                channels = passing.any(0).flatten(1).any(1)
+                if channels.float().mean() <= narrowing.WORTH:
+                    found[feeder] = channels
+        return found
 
     def _made(self, node: fx.Node, step: _Step) -> Pull:
         if not (self._open and step.narrows):
@@ -148,8 +163,7 @@ class Propagation(fx.Interpreter):
         """These channels alone of one of the last values."""
         named, narrows = [*n.args, *n.kwargs.values()], self._rules.get(n) is not flat
         if isinstance(module, m.Add):
-            pairs = zip(named, inputs, strict=True)
-            as_is = [each in self._last or x.shape[1] == 1 for each, x in pairs]
+            as_is = [x.shape[1] in (1, len(only)) for x in inputs]
             make = narrowing.at_end(make, only, as_is)
             value: Tensor = module(*narrowing.of_end(inputs, only, as_is))
         else:
