@@ -32,13 +32,14 @@ RESTARTS = 4
 @dataclass(frozen=True)
 class Choice:
     """What was found for some ``ks``, k = 2, 3, ... in their order. ``k`` is the best of them, 1
-    when no division convinces. The arrays are f32[M]: ``silhouettes`` and ``stabilities`` of the
-    rows, and the silhouettes of two nulls, each a mean and a standard deviation: ``shuffled``
-    (every column of the rows permuted by itself) and ``unimodal`` (one normal cloud with the
-    covariance of the rows)."""
+    when no division convinces. ``labels`` i64[M,K] are those of ``kmeans`` for each. The other
+    arrays are f32[M]: ``silhouettes`` and ``stabilities`` of the rows, and the silhouettes of two
+    nulls, each a mean and a standard deviation: ``shuffled`` (every column of the rows permuted by
+    itself) and ``unimodal`` (one normal cloud with the covariance of the rows)."""
 
     k: int
     ks: tuple[int, ...]
+    labels: np.ndarray
     silhouettes: np.ndarray
     stabilities: np.ndarray
     shuffled: np.ndarray
@@ -82,10 +83,11 @@ def dice(seed: int, count: int, features: int, ks: range) -> Dice:
 
 @dataclass(frozen=True)
 class Chance:
-    """``dice`` thrown for some rows, and the Gram matrices f64[2*DRAWS,K,K] of ``nulls`` made with
-    them: shuffled columns, then normal clouds."""
+    """``dice`` thrown for some rows, the Gram matrix ``inner`` f64[K,K] of these, centred, and those
+    f64[2*DRAWS,K,K] of ``nulls`` made with the dice: shuffled columns, then normal clouds."""
 
     dice: Dice
+    inner: np.ndarray
     nulls: np.ndarray
 
 
@@ -94,13 +96,14 @@ def chance(rows: np.ndarray, seed: int) -> Chance:
     rows = checked(rows)
     thrown = dice(seed, *rows.shape, _possible(rows))
     middle = centred(rows)
-    variances = np.linalg.eigvalsh(gram.inner_products(middle))[::-1] / len(rows)
+    inner = gram.inner_products(middle)
+    variances = np.linalg.eigvalsh(inner)[::-1] / len(rows)
     spread = np.sqrt(variances[: min(rows.shape)].clip(0))
     columns = middle.T.ravel()  # which shuffled keep their means
     shuffled = (columns.take(places).T for places in thrown.shuffles)
     clouds = (centred(cloud * spread) for cloud in thrown.clouds)
     nulls = itertools.chain(shuffled, clouds)
-    return Chance(thrown, np.stack([gram.inner_products(each) for each in nulls]))
+    return Chance(thrown, inner, np.stack([gram.inner_products(each) for each in nulls]))
 
 
 def choose_k(
@@ -115,11 +118,11 @@ def choose_k(
     which k-means halves reliably, passes for two groups (SigClust, Liu et al. 2008).
     """
     rows = checked(rows)
-    tried = tuple(k for k in _possible(rows) if not ks or k in ks)
-    if not tried:
-        return Choice(1, (), *(np.zeros(0, np.float32) for _ in range(6)))
     given = given or chance(rows, seed)
-    inner = gram.inner_products(centred(rows))
+    tried, inner = tuple(k for k in given.dice.starts if not ks or k in ks), given.inner
+    if not tried:
+        nothing = np.zeros(0, np.float32)
+        return Choice(1, (), np.zeros((0, len(rows)), np.int64), *(nothing for _ in range(6)))
     divisions = np.stack([divide(rows, inner, k, seed) for k in tried])
     silhouettes = gram.silhouettes(gram.distances(inner), divisions).astype(np.float32)
     stabilities = np.array(
@@ -135,7 +138,7 @@ def choose_k(
     good = beyond & (stabilities >= STABLE)
     best = tried[np.argmax(np.where(good, silhouettes, -np.inf))] if good.any() else 1
     nulls = [f.astype(np.float32) for which in zip(mean, spread, strict=True) for f in which]
-    return Choice(best, tried, silhouettes, stabilities, *nulls)
+    return Choice(best, tried, divisions, silhouettes, stabilities, *nulls)
 
 
 def stability(rows: np.ndarray, k: int, seed: int) -> float:

@@ -41,10 +41,15 @@ def kmeans(
         raise BadInput(f"A neuron cannot be split into {k} groups: choose k from 1 on.")
     k = min(k, distinct(rows))
     labels = divide(rows, gram.inner_products(centred(rows)), k, seed, restarts)
-    count = int(labels.max()) + 1
-    centres = np.stack([rows[labels == group].mean(axis=0) for group in range(count)])
-    inertia = float(((rows - centres[labels]) ** 2).sum())
-    return labels, centres.astype(np.float32), inertia
+    middles = centres(rows, labels)
+    inertia = float(((rows - middles[labels]) ** 2).sum())
+    return labels, middles.astype(np.float32), inertia
+
+
+def centres(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """f64[V,D]: the mean of each group of the rows, ``labels`` i64[K] being 0 to V-1."""
+    rows = np.asarray(rows, np.float64)
+    return np.stack([rows[labels == group].mean(axis=0) for group in range(labels.max() + 1)])
 
 
 def divide(

@@ -33,7 +33,11 @@ def division(rows: np.ndarray, k: int, seed: int) -> Division:
     used = rows[rows.any(axis=1)]
     given = _chance(used.tobytes(), used.shape, used.dtype.str, seed)
     choice = choosing.choose_k(used, seed, [k] if k else (), given)
-    labels, centroids, _ = clustering.kmeans(used, k or choice.k, seed)
+    if (k or choice.k) in choice.ks:
+        labels = choice.labels[choice.ks.index(k or choice.k)]
+        centroids = clustering.centres(used, labels).astype(np.float32)
+    else:
+        labels, centroids, _ = clustering.kmeans(used, k or choice.k, seed)
     profile = {
         "k": list(choice.ks),
         "silhouette": [float(value) for value in choice.silhouettes],
@@ -50,7 +54,8 @@ def division(rows: np.ndarray, k: int, seed: int) -> Division:
             "null_silhouette": float(choice.shuffled[at]),
             "null_silhouette_sd": float(choice.shuffled_sd[at]),
         }
-    return Division(labels, centroids, plane.principal_plane(rows), scores, profile)
+    flat = plane.principal_plane(rows, given.inner if len(used) == len(rows) else None)
+    return Division(labels, centroids, flat, scores, profile)
 
 
 @lru_cache(maxsize=4)

@@ -26,10 +26,13 @@ JITTER, NEAREST, STEEPEST = 1e-2, 1e-3, 4.0
 points repel; and how strongly any two do at most."""
 
 
-def principal_plane(rows: np.ndarray) -> np.ndarray:
+def principal_plane(rows: np.ndarray, inner: np.ndarray | None = None) -> np.ndarray:
     """f32[K,2]: the first two principal components of the rows, in their own units. The sign is
-    fixed by the entry of largest magnitude being positive; missing components are zero."""
-    values, vectors = np.linalg.eigh(gram.inner_products(centred(checked(rows))))
+    fixed by the entry of largest magnitude being positive; missing components are zero. ``inner``
+    is the Gram matrix of the centred rows, if that is at hand."""
+    if inner is None:
+        inner = gram.inner_products(centred(checked(rows)))
+    values, vectors = np.linalg.eigh(inner)
     values, vectors = values[: -PLANE - 1 : -1], vectors[:, : -PLANE - 1 : -1]
     values = np.where(values > ROUNDING * values.max(), values, 0.0)
     plane = np.zeros((len(vectors), PLANE))
