@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from tiny import JUDGE, LAYER, LOWER, NETWORK, draw_pictures, tiny_settings, wait
 
+from explorer.answers.neuron import REFERENCES, STRONGEST, shown_at_first
 from explorer.backend import Asker, Backend, SplitQuestion
 from explorer.records import (
     BadInput,
@@ -25,6 +26,7 @@ from explorer.records import (
 )
 from explorer.session import InlineQueue
 from explorer.settings import Settings
+from explorer.ui import neuron, virtual
 
 ASKER = Asker("tester", "test")
 NEURON = Neuron("tiny", LAYER, 3)
@@ -107,6 +109,31 @@ def test_the_first_crops_can_be_had_before_the_others(settings: Settings, tmp_pa
         found, whole = getattr(some, field), getattr(crops, field)
         assert np.array_equal(found, whole[: len(found)])
     assert backend.begun("crops:of:nothing") is None
+
+
+def test_crops_that_a_page_shows_can_be_had_first(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = replace(settings, cache_dir=tmp_path / "other")
+    backend = Backend(again, InlineQueue(again))
+    query = ReferenceQuery(count=24)
+    split = wait(lambda: backend.split(SplitQuestion(NEURON, references=query), ASKER))
+    index = split.references.index
+    labels = np.arange(24) // 20
+    two = replace(split, strength=(labels == np.arange(2)[:, None]).astype(np.float32))
+    assert shown_at_first(two) == index[[*range(16), *range(20, 24)]].tolist()
+    monkeypatch.setattr("explorer.answers.neuron.shown_at_first", lambda found: index[[20, 3]])
+    waits = backend.crops(NEURON, query, ASKER)
+    assert isinstance(waits, Status)
+    some = backend.begun(waits.key)
+    crops = wait(lambda: backend.crops(NEURON, query, ASKER))
+    assert np.array_equal(some.index, index[[3, 20]])
+    assert np.array_equal(some.heat, crops.heat[[3, 20]])
+    assert np.array_equal(crops.index, index)
+
+
+def test_what_is_shown_at_first_is_what_the_page_shows() -> None:
+    assert (neuron.PAGE, virtual.FIRST) == (REFERENCES, STRONGEST)
 
 
 @pytest.mark.parametrize("style", ["whole", "crop", "heat", "mask"])

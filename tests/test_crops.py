@@ -13,7 +13,7 @@ from explorer.compute import locating
 from explorer.compute.crops import SIDE, boxes_and_heat
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
-from explorer.records import Neuron, ReferenceQuery, References
+from explorer.records import Crops, Neuron, ReferenceQuery, References
 
 VIEW = 224
 
@@ -154,14 +154,52 @@ def test_crops_do_not_depend_on_how_many_fit_the_room(monkeypatch: pytest.Monkey
     places = np.zeros(count, np.int64)
     neuron = Neuron("tiny", layer.name, 3)
     references = References(neuron, ReferenceQuery(), index, np.ones(count, np.float32), places)
-    found, begun = [], []
+    found: list[Crops] = []
+    begun: list[Crops] = []
     for room, size in ((2**40, locating.MOST), (1, 1)):
         monkeypatch.setattr(locating, "ROOM", room)
         assert locating._size(piece) == size
         about = piece, lambda at: x[torch.from_numpy(at)], references
-        found.append(locating.crops(*about, "lrp", begun.append, lambda *_: None))
+        given = np.zeros(0, np.int64), begun.append, lambda *_: None
+        found.append(locating.crops(*about, "lrp", *given))
     assert [len(some.box) for some in begun] == [locating.FIRST, locating.MORE] * 2
     assert np.array_equal(found[0].index, index)
     assert np.abs(found[0].box - found[1].box).max() <= 1
     assert np.abs(found[0].heat.astype(int) - found[1].heat.astype(int)).max() <= 1
     assert found[0].heat.any()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "marks"),
+    [
+        (range(0, 60, 3), [20]),
+        (range(0, 60, 2), [30]),
+        (range(10, 55), [16, 48]),
+        (range(60), [16]),
+    ],
+)
+def test_what_is_wanted_comes_first_and_changes_nothing(wanted: range, marks: list[int]) -> None:
+    network = Network.build(load("timm:test_resnet", "random:0"))
+    layer = network.info.layers[-2]
+    count, side = 60, network.info.preprocess.crop
+    x = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    index, places = np.arange(count) * 2 + 1, np.zeros(count, np.int64)
+    neuron = Neuron("tiny", layer.name, 3)
+    references = References(neuron, ReferenceQuery(), index, np.ones(count, np.float32), places)
+    piece = network.slice(None, layer.name)
+    about = piece, lambda at: x[torch.from_numpy(at // 2)], references, "lrp"
+    begun: list[Crops] = []
+    orders = np.arange(0), np.array(wanted)
+    plain, found = (
+        locating.crops(*about, order, begun.append, lambda *_: None) for order in orders
+    )
+    assert [len(some.box) for some in begun[2:]] == marks
+    for some in begun[2:]:
+        assert len(np.intersect1d(some.index, index[wanted])) == min(len(wanted), len(some.index))
+        at = np.searchsorted(index, some.index)
+        assert np.array_equal(some.index, index[at])
+        assert np.array_equal(some.heat, found.heat[at])
+        assert np.array_equal(some.box, found.box[at])
+    assert np.array_equal(found.index, index)
+    assert np.abs(found.box - plain.box).max() <= 1
+    assert np.abs(found.heat.astype(int) - plain.heat.astype(int)).max() <= 1

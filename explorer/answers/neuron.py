@@ -15,7 +15,7 @@ from explorer.compute.embedding import resolve
 from explorer.compute.one_core import one_core
 from explorer.figures import virtual_neurons
 from explorer.images.thumbnails import render
-from explorer.keys import Identity, Question, query_from
+from explorer.keys import Identity, Question, key, query_from
 from explorer.lab import Report
 from explorer.methods.params import read_params
 from explorer.methods.registry import method_named
@@ -34,11 +34,28 @@ from explorer.records import (
 )
 from explorer.scores.alignment import alignment as judge
 
+REFERENCES, STRONGEST = 16, 9
+"""What the page of a neuron shows at first: so many references, and of each virtual neuron."""
+
 
 def crops(room: Room, question: Question, identity: Identity, report: Report) -> Crops:
-    """Where the neuron looks in its references."""
-    lab = room.lab(question, identity)
-    return lab.crops(neuron_of(question), query_from(question.args["references"]), report)
+    """Where the neuron looks in its references; in those that a page shows at first before the
+    others, if its split is known."""
+    lab, neuron = room.lab(question, identity), neuron_of(question)
+    query = query_from(question.args["references"])
+    asked = questions.split(question.workspace, SplitQuestion(neuron, references=query))
+    found = room.store.get(key(asked, identity))
+    wanted = shown_at_first(found) if isinstance(found, Split) else ()
+    return lab.crops(neuron, query, report, wanted)
+
+
+def shown_at_first(found: Split) -> list[int]:
+    """The pictures that the page of a neuron shows of a split before more is asked for."""
+    index, value = found.references.index, found.references.value
+    order = np.argsort(-value, kind="stable")
+    own = [order[found.labels[order] == virtual][:STRONGEST] for virtual in range(found.k)]
+    positions = np.unique(np.concatenate([np.arange(min(REFERENCES, len(index))), *own]))
+    return [int(image) for image in index[positions]]
 
 
 def split(room: Room, question: Question, identity: Identity, report: Report) -> Split:

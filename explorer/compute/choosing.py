@@ -83,8 +83,8 @@ def dice(seed: int, count: int, features: int, ks: range) -> Dice:
 
 @dataclass(frozen=True)
 class Chance:
-    """``dice`` thrown for some rows, the Gram matrix ``inner`` f64[K,K] of these, centred, and those
-    f64[2*DRAWS,K,K] of ``nulls`` made with the dice: shuffled columns, then normal clouds."""
+    """``dice`` thrown for some rows, and Gram matrices: ``inner`` f64[K,K] of these rows, centred,
+    and f64[2*DRAWS,K,K] of ``nulls`` made with the dice: shuffled columns, then normal clouds."""
 
     dice: Dice
     inner: np.ndarray

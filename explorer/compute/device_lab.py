@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,8 +42,7 @@ from explorer.records import (
 )
 from explorer.store import Store
 
-RELEVANCE_BATCH = 50
-EMBED_BATCH = 25
+RELEVANCE_BATCH, EMBED_BATCH = 50, 25
 BEGUN_SECONDS = 600.0
 """For how long the first crops of a neuron are kept, which can be had before all are there."""
 
@@ -190,38 +190,38 @@ class DeviceLab:
         """f32[K,C], see Lab."""
         return np.asarray(self.scan(layer, report).mean[:, index], np.float32).T.copy()
 
-    def crops(self, neuron: Neuron, query: ReferenceQuery, report: Report) -> Crops:
-        """Where the neuron looks in its references: relevance of pixels from its strongest
-        position. Where a module has no rule, gradient x input is used, and ``rule`` says so. A
-        singular direction is no neuron that could look anywhere: whole pictures, rule "none"."""
-        return self._located(neuron, query, lambda: self.references(neuron, query, report), report)
-
-    def _located(
-        self, neuron: Neuron, query: ReferenceQuery, find: Callable[[], References], report: Report
+    def crops(
+        self,
+        neuron: Neuron,
+        query: ReferenceQuery,
+        report: Report,
+        wanted: Sequence[int] = (),
+        at_hand: References | None = None,
     ) -> Crops:
-        """Crops of the references that ``find`` gives, stored under the query that names them."""
+        """Where the neuron looks in its references: relevance of pixels from its strongest place,
+        those ``wanted`` before others. Where a module has no rule it is gradient x input; ``rule``
+        says so. A singular direction cannot look anywhere: whole pictures, rule "none"."""
 
         def make() -> Crops:
-            references = find()
+            references = at_hand or self.references(neuron, query, report)
             if query.by == browse.SINGULAR:
                 return locating.whole(references, self.network.preprocess.crop)
             try:
-                return self._crops(references, "lrp", report)
+                return self._crops(references, "lrp", wanted, report)
             except MissingRule:
-                return self._crops(references, "gradient", report)
+                return self._crops(references, "gradient", wanted, report)
 
         return self._kept(self._crops_key(neuron, query), Crops, make)
 
-    def _crops(self, references: References, rule: str, report: Report) -> Crops:
-        neuron = references.neuron
+    def _crops(
+        self, references: References, rule: str, wanted: Sequence[int], report: Report
+    ) -> Crops:
+        neuron, before = references.neuron, np.flatnonzero(np.isin(references.index, wanted))
         name = begun(self._crops_key(neuron, references.query))
-
-        def first(some: Crops) -> None:
-            self._store.put(name, some, BEGUN_SECONDS)
-
-        about = self.model.slice(None, neuron.layer), self._views.inputs, references
+        about = self.model.slice(None, neuron.layer), self._views.inputs, references, rule, before
         with self.clock.stage("crops"):
-            return locating.crops(*about, rule, first, report)
+            first = partial(self._store.put, name, expire=BEGUN_SECONDS)
+            return locating.crops(*about, first, report)
 
     def _crops_key(self, neuron: Neuron, query: ReferenceQuery) -> str:
         return self._key("crops", neuron.address, {"references": asdict(query)})
@@ -259,7 +259,7 @@ class DeviceLab:
     ) -> tuple[np.ndarray, str]:
         """f32[K,E] and the embedder used, see Lab."""
         spec = embedder or self._embedder()
-        crops = self._located(references.neuron, references.query, lambda: references, report)
+        crops = self.crops(references.neuron, references.query, report, at_hand=references)
         return self.embed(spec, crops.index, crops.box, report), spec
 
     def _embedder(self) -> str:

@@ -26,8 +26,8 @@ HALVES, MOST, ROOM = 2, 16, 2**30
 fewer, PyTorch leaves some convolutions on a single core to slower code), and whose maps may take
 about so many bytes."""
 FIRST, MORE = 16, 48
-"""Pictures whose crops can be shown before all are there: a page of references, and those among
-which the strongest of each virtual neuron mostly are."""
+"""Pictures whose crops can be shown before all are there, where nobody says which are wanted: a
+page of references, and those among which the strongest of each virtual neuron mostly are."""
 
 
 def crops(
@@ -35,29 +35,35 @@ def crops(
     inputs: Callable[[np.ndarray], Tensor],
     references: References,
     rule: str,
+    wanted: np.ndarray,
     first: Callable[[Crops], None],
     report: Report,
 ) -> Crops:
     """Boxes and heat maps of relevance from each reference's strongest position down ``piece``, a
     slice from the pixels, whose ``inputs`` f32[B,3,H,W] are given for pictures i64[B]. ``first``
-    gets what there is as soon as that is FIRST pictures of more, and then MORE. Raises MissingRule
+    gets what there is as soon as that is the references at ``wanted`` i64[n] (none: MORE of them),
+    and before that FIRST, where these are too many for one turn of the cores. Raises MissingRule
     as ``attribution.heat`` does.
     """
-    index = references.index
+    count = len(references.index)
+    order = np.concatenate([wanted, np.setdiff1d(np.arange(count), wanted)])
+    soon = len(wanted) or MORE
+    marks = (soon,) if soon <= HALVES * MOST else (FIRST, soon)
     made: list[np.ndarray] = []
 
     def some() -> Crops:
         box, heat, degenerate = boxes_and_heat(np.concatenate(made))
-        about = references.neuron, references.query, index[: len(box)]
-        return Crops(*about, box, heat, degenerate, rule)
+        at = np.argsort(order[: len(box)])
+        about = references.neuron, references.query, references.index[order[at]]
+        return Crops(*about, box[at], heat[at], degenerate[at], rule)
 
     done = 0
-    with closing(_heat_maps(piece, inputs, references, rule)) as batches:
+    with closing(_heat_maps(piece, inputs, references, rule, order, marks[0])) as batches:
         for maps in batches:
             before, done = done, done + len(maps)
             made.append(maps)
-            report(done / len(index), f"Heat maps: {done} of {len(index)}")
-            if done < len(index) and any(before < mark <= done for mark in (FIRST, MORE)):
+            report(done / count, f"Heat maps: {done} of {count}")
+            if done < count and any(before < mark <= done for mark in marks):
                 first(some())
     return some()
 
@@ -76,9 +82,15 @@ def whole_boxes(count: int, size: int) -> np.ndarray:
 
 
 def _heat_maps(
-    piece: Slice, inputs: Callable[[np.ndarray], Tensor], references: References, rule: str
+    piece: Slice,
+    inputs: Callable[[np.ndarray], Tensor],
+    references: References,
+    rule: str,
+    order: np.ndarray,
+    first: int,
 ) -> Generator[np.ndarray, None, None]:
-    """f32[B,H,W] of successive batches."""
+    """f32[B,H,W] of successive batches, in an ``order`` i64[K] of the references; the ``first`` of
+    them, which are shown as soon as they are there, are divided evenly."""
     at_once = min(HALVES, torch.get_num_threads()) if _on_cpu(piece) else 1
     size = _size(piece)
     slices: SimpleQueue[Slice] = SimpleQueue()
@@ -98,10 +110,10 @@ def _heat_maps(
     def batch(at: np.ndarray) -> np.ndarray:
         return np.concatenate(in_batches(part, at, size))
 
-    every = np.arange(len(references.index))
-    first = min(size, math.ceil(FIRST / at_once))  # what is shown first is divided evenly
-    starts = [*range(0, FIRST, first), *range(FIRST, len(every), size)]
-    batches = [some for some in np.split(every, starts[1:]) if len(some)]
+    rounds = math.ceil(first / (at_once * size))
+    begin = np.array_split(order[:first], rounds * at_once)
+    rest = [order[at : at + size] for at in range(first, len(order), size)]
+    batches = [some for some in (*begin, *rest) if len(some)]
     yield from side_by_side(batch, batches, at_once) if at_once > 1 else map(batch, batches)
 
 
