@@ -132,6 +132,13 @@ def test_crops_that_a_page_shows_can_be_had_first(
     assert np.array_equal(crops.index, index)
 
 
+def test_a_singular_direction_has_whole_pictures_for_crops(backend: Backend) -> None:
+    query = ReferenceQuery(by="singular", count=12)
+    crops = wait(lambda: backend.crops(Neuron("tiny", LAYER, 0), query, ASKER))
+    assert crops.rule == "none"
+    assert crops.degenerate.all()
+
+
 def test_what_is_shown_at_first_is_what_the_page_shows() -> None:
     assert (neuron.PAGE, virtual.FIRST) == (REFERENCES, STRONGEST)
 

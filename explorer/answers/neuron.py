@@ -43,9 +43,11 @@ def crops(room: Room, question: Question, identity: Identity, report: Report) ->
     others, if its split is known."""
     lab, neuron = room.lab(question, identity), neuron_of(question)
     query = query_from(question.args["references"])
-    asked = questions.split(question.workspace, SplitQuestion(neuron, references=query))
-    found = room.store.get(key(asked, identity))
-    wanted = shown_at_first(found) if isinstance(found, Split) else ()
+    wanted: list[int] = []
+    if query.by != browse.SINGULAR:  # which is never split by itself
+        asked = questions.split(question.workspace, SplitQuestion(neuron, references=query))
+        found = room.store.get(key(asked, identity))
+        wanted = shown_at_first(found) if isinstance(found, Split) else []
     return lab.crops(neuron, query, report, wanted)
 
 

@@ -96,13 +96,14 @@ def between(
 def last(network: fx.GraphModule, end: fx.Node) -> frozenset[fx.Node]:
     """The nodes at the end of a network that can make some of its channels alone: a convolution, or
     a sum with the convolutions that it alone reads. None where others may be."""
-    (_, channels, *size), own = end.meta.get("shape") or (0, 0), _module(network, end)
-    if len(size) != 2:
+    shape: Sequence[int] = end.meta.get("shape") or ()
+    own = _module(network, end)
+    if len(shape) != 4:
         return frozenset()
     if isinstance(own, m.Add):
         feeders = (each for each in end.all_input_nodes if len(each.users) == 1)
-        return frozenset((end, *(f for f in feeders if _makes(_module(network, f), channels))))
-    return frozenset((end,)) if _makes(own, channels) else frozenset()
+        return frozenset((end, *(f for f in feeders if _makes(_module(network, f), shape[1]))))
+    return frozenset((end,)) if _makes(own, shape[1]) else frozenset()
 
 
 def at_end(make: Make, channels: Tensor, as_is: Sequence[bool]) -> Make:
