@@ -8,13 +8,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import limits
 from benchmarks.interleaved import interleave, spread
-from benchmarks.options import draw
+from benchmarks.options import Options, draw
 
 HOME = Path(__file__).resolve().parent.parent
 DOCUMENT = (HOME / "docs" / "performance.md").read_text(encoding="utf-8")
@@ -104,3 +107,44 @@ def test_drawn_pictures_are_as_large_as_photographs(tmp_path: Path) -> None:
     sizes = [path.stat().st_size for path in draw(tmp_path, 2).iterdir()]
     assert len(sizes) == 2
     assert all(40_000 < size < 200_000 for size in sizes)
+
+
+STEPS, BORDER = ((1, 1), (2, 2)), ((0, 0), (1, 1))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        ((2, 8, 7, 7), (6, 8, 3, 3), STEPS[0], BORDER[1], (1, 1), 1, False),
+        ((2, 8, 7, 7), (8, 6, 3, 3), STEPS[0], BORDER[1], (1, 1), 1, True),
+        ((2, 8, 7, 7), (8, 6, 1, 1), STEPS[0], BORDER[0], (1, 1), 1, True),
+        ((2, 8, 9, 9), (6, 8, 3, 3), STEPS[1], BORDER[1], (1, 1), 1, False),
+        ((2, 8, 7, 7), (8, 1, 3, 3), STEPS[0], BORDER[1], (1, 1), 8, False),
+    ],
+)
+def test_the_fastest_is_chosen_among_ways_to_the_same(form: tuple[Any, ...]) -> None:
+    ways = limits._ways("convolution", *form)
+    first, *others = (way() for way in ways)
+    assert others
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=1e-3, atol=1e-4)
+
+
+def test_convolutions_and_products_are_counted_by_their_form() -> None:
+    x, weight = torch.rand(2, 3, 5, 5), torch.rand(4, 3, 3, 3)
+    ran = []
+
+    def work() -> None:
+        ran.extend(torch.nn.functional.conv2d(x, weight, padding=1).relu() for _ in range(2))
+        ran.append(torch.bmm(x[0], x[1]))
+
+    with limits._Noting() as noting:
+        work()
+    form = (2, 3, 5, 5), (4, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1, False
+    assert noting.calls == {("convolution", *form): 2, ("bmm", (3, 5, 5), (3, 5, 5)): 1}
+    limits.fastest(work)()
+    assert len(ran) == 6
+
+
+def test_limits_are_left_out_where_time_is_short(tmp_path: Path) -> None:
+    assert limits.measure(Options(True, False, tmp_path, "", tmp_path)).keys() == {"limits_skipped"}

@@ -92,12 +92,12 @@ def limit(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, most: int) -> 
     """Let no more than ``most`` pictures through a function; how many came through each time."""
     whole, passed = getattr(where, name), []
 
-    def scarce(*args: Any) -> Any:
+    def scarce(*args: Any, **more: Any) -> Any:
         count = len(args[1][0] if isinstance(args[1], tuple) else args[1])
         if count > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         passed.append(count)
-        return whole(*args)
+        return whole(*args, **more)
 
     monkeypatch.setattr(where, name, scarce)
     return passed

@@ -1,0 +1,168 @@
+"""How near a scan and relevance are to what their convolutions alone take, each by the fastest way.
+
+The convolutions and batched matrix products of the work are noted as they run. Then each is timed
+alone, by every operator of PyTorch that computes it, and the fastest of these one after the other,
+in turn with the work. So whatever else the work did, nothing made of these operators is faster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.interleaved import interleave, spread
+from benchmarks.options import Bench, Options
+from benchmarks.relevance import PAIRS, REFERENCES, RULES
+from benchmarks.scanning import blocks
+from explorer.compute import attribution, winograd
+from explorer.compute.passes import batch
+from explorer.compute.scan import launch
+from explorer.networks.slices import Slice
+
+SCANNED, TOGETHER = 32, 50
+"""Pictures of a scan, and references of a neuron, that run at once."""
+ROUNDS, TRIES = 5, 3
+
+Work = Callable[[], Any]
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Milliseconds of a picture's scan (four blocks stored), of 100 references of a neuron whose
+    lower maps are at hand, and of such maps: of the convolutions alone, and how many times as long
+    all takes."""
+    if options.quick:
+        return {"limits_skipped": "Not with --quick."}
+    figures: dict[str, float] = {}
+    for name, (work, share) in _works(Bench(options)).items():
+        seconds = interleave({"work": work, "alone": fastest(work)}, ROUNDS)
+        figures |= spread(f"limits_{name}_ms", 1000 * share * seconds["alone"])
+        figures |= spread(f"limits_{name}_over", seconds["work"] / seconds["alone"])
+    return figures
+
+
+def _works(bench: Bench) -> dict[str, tuple[Work, float]]:
+    """What is looked at, and which share of the figure that is."""
+    lab, count = bench.lab(), len(bench.images)
+    network = lab.model
+    views = np.stack([lab.view(image % count) for image in range(SCANNED)])
+
+    def scan() -> Any:
+        return launch(network, views, blocks(network))()
+
+    def asking(part: Slice, inputs: tuple[Tensor, ...], rule: str) -> Work:
+        pairs = torch.full((TOGETHER,), 7), torch.arange(TOGETHER)
+        return lambda: attribution.relevance(part, inputs, *pairs, rule)
+
+    works: dict[str, tuple[Work, float]] = {"scan": (scan, 1 / SCANNED)}
+    x = batch(lab, np.arange(TOGETHER) % count)
+    for short, between in PAIRS.items():
+        part = network.slice(*between)
+        inputs = network.inputs(x, part)
+        works[f"{short}lower_maps"] = partial(network.inputs, x, part), REFERENCES / TOGETHER
+        for rule in RULES:
+            work = asking(part, inputs, rule)
+            works[f"relevance_{short}{rule}"] = work, REFERENCES / TOGETHER
+    return works
+
+
+def fastest(work: Work) -> Work:
+    """The convolutions and products of some work and nothing else, each by its fastest operator."""
+    with torch.no_grad(), _Noting() as noting:
+        work()
+    chosen = []
+    for (name, *about), count in noting.calls.items():
+        ways = _ways(name, *about)
+        chosen.append((min(ways, key=_seconds), count))
+
+    def alone() -> None:
+        with torch.no_grad():
+            for way, count in chosen:
+                for _ in range(count):
+                    way()
+
+    return alone
+
+
+class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the convolutions and batched products that run inside, by their form."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: Counter[tuple[Any, ...]] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            x, weight, _, stride, padding, dilation, turned, _, groups = args
+            self._note(x, weight, stride, padding, dilation, groups, turned)
+        elif func is torch.ops.mkldnn._convolution_pointwise.default:
+            x, weight, _, padding, stride, dilation, groups = args[:7]
+            self._note(x, weight, stride, padding, dilation, groups, False)
+        elif func is torch.ops.mkldnn._convolution_pointwise.binary:
+            x, _, weight, _, padding, stride, dilation, groups = args[:8]
+            self._note(x, weight, stride, padding, dilation, groups, False)
+        elif func is torch.ops.aten.bmm.default:
+            self.calls["bmm", tuple(args[0].shape), tuple(args[1].shape)] += 1
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, x: Tensor, weight: Tensor, *more: Any) -> None:
+        form = (tuple(each) if isinstance(each, list) else each for each in more)
+        self.calls["convolution", tuple(x.shape), tuple(weight.shape), *form] += 1
+
+
+def _ways(name: str, first: Sequence[int], second: Sequence[int], *more: Any) -> list[Work]:
+    """All operators that compute one call, on maps and weights of its form."""
+    if name == "bmm":
+        one, other = torch.rand(*first), torch.rand(*second)
+        out = torch.bmm(one, other)
+        return [lambda: torch.bmm(one, other, out=out)]
+    stride, padding, dilation, groups, turned = more
+    x = torch.rand(*first).contiguous(memory_format=torch.channels_last)
+    weight = torch.rand(*second).sub_(0.5).contiguous(memory_format=torch.channels_last)
+    about = stride, padding, dilation, groups
+    if turned:
+        ways: list[Work] = [
+            lambda: F.conv_transpose2d(x, weight, None, stride, padding, 0, groups, dilation)
+        ]
+    else:
+        call: Any = torch.ops.mkldnn._convolution_pointwise
+        order = padding, stride, dilation, groups
+        ways = [
+            lambda: F.conv2d(x, weight, None, *about),
+            lambda: call(x, weight, None, *order, "none", [], ""),
+        ]
+    if groups == 1 and {*stride, *dilation} == {1}:
+        ways += _dense(x, weight, padding, turned)
+    return ways
+
+
+def _dense(x: Tensor, weight: Tensor, padding: Sequence[int], turned: bool) -> list[Work]:
+    """More ways for steps of one."""
+    straight = weight.transpose(0, 1).flip(2, 3) if turned else weight
+    straight = straight.contiguous(memory_format=torch.channels_last)
+    pairs = zip(weight.shape[2:], padding, strict=True)
+    border = [side - 1 - each if turned else each for side, each in pairs]
+    ways: list[Work] = [lambda: F.conv2d(x, straight, None, 1, border)]
+    if tuple(weight.shape[2:]) != (3, 3) or border != [1, 1]:
+        return ways
+    tiles = winograd.Transposed(straight.transpose(0, 1).flip(2, 3))
+    plain, bias = x.contiguous(), torch.zeros(len(straight))
+    ways.append(lambda: tiles(x))
+    if torch._nnpack_available():
+        kernel = straight.contiguous()
+        ways.append(lambda: torch._nnpack_spatial_convolution(plain, kernel, bias, border, [1, 1]))
+    return ways
+
+
+def _seconds(way: Work) -> float:
+    with torch.no_grad():
+        return float(interleave({"way": way}, TRIES)["way"].min())
