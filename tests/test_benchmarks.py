@@ -122,7 +122,7 @@ STEPS, BORDER = ((1, 1), (2, 2)), ((0, 0), (1, 1))
         ((2, 8, 7, 7), (8, 1, 3, 3), STEPS[0], BORDER[1], (1, 1), 8, False),
     ],
 )
-def test_the_fastest_is_chosen_among_ways_to_the_same(form: tuple[Any, ...]) -> None:
+def test_all_ways_of_a_convolution_compute_the_same(form: tuple[Any, ...]) -> None:
     ways = limits._ways("convolution", *form)
     first, *others = (way() for way in ways)
     assert others

@@ -33,11 +33,12 @@ def division(rows: np.ndarray, k: int, seed: int) -> Division:
     used = rows[rows.any(axis=1)]
     given = _chance(used.tobytes(), used.shape, used.dtype.str, seed)
     choice = choosing.choose_k(used, seed, [k] if k else (), given)
-    if (k or choice.k) in choice.ks:
-        labels = choice.labels[choice.ks.index(k or choice.k)]
+    wanted = k or choice.k
+    if wanted in choice.ks:
+        labels = choice.labels[choice.ks.index(wanted)]
         centroids = clustering.centres(used, labels).astype(np.float32)
     else:
-        labels, centroids, _ = clustering.kmeans(used, k or choice.k, seed)
+        labels, centroids, _ = clustering.kmeans(used, wanted, seed)
     profile = {
         "k": list(choice.ks),
         "silhouette": [float(value) for value in choice.silhouettes],
