@@ -7,20 +7,30 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny import JUDGE, LAYER, tiny_room
 
+from explorer.answers import workspace
+from explorer.answers.room import Room
+from explorer.compute import device_lab
 from explorer.compute.batching import in_batches
 from explorer.compute.embedding import open_embedder, resolve
+from explorer.compute.features import Features
 from explorer.compute.pieces import tensor
 from explorer.embedders import identity, parse, title
+from explorer.images import sets
+from explorer.keys import Identity, Question
 from explorer.networks import hub
-from explorer.records import BadInput, OutOfMemory, Preprocess, Unavailable
+from explorer.records import BadInput, DeadNeuron, LayerTable, OutOfMemory, Preprocess, Unavailable
 
 CPU = torch.device("cpu")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenette"
@@ -373,3 +383,57 @@ def test_what_never_fits_is_one_sentence_and_other_errors_pass() -> None:
         in_batches(full, [1, 2, 3], 2)
     with pytest.raises(RuntimeError, match="descriptor"):
         in_batches(broken, [1, 2, 3], 2)
+
+
+def asked(room: Room) -> tuple[Question, Identity]:
+    """A search in the tiny workspace."""
+    own = room.settings.workspaces[0]
+    pictures = sets.open_set(own.images, room.settings.data_dir)
+    args = {"embedder": JUDGE, "text": "disc"}
+    return Question("search", own, LAYER, args), Identity("network", pictures.digest)
+
+
+def test_nothing_is_sought_where_no_neuron_fires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tiny_room(tmp_path)
+    of_layer = workspace.table
+
+    def dead(*about: Any) -> LayerTable:
+        found = of_layer(*about)
+        return replace(found, top=np.full_like(found.top, -1))
+
+    monkeypatch.setattr(workspace, "table", dead)
+    with pytest.raises(DeadNeuron, match=f"No neuron of {LAYER} fires"):
+        workspace.search(room, *asked(room), lambda fraction, message: None)
+
+
+def test_embeddings_go_on_where_somebody_stopped_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tiny_room(tmp_path)
+    lab = room.lab(*asked(room))
+    monkeypatch.setattr(device_lab, "EMBEDDED", 6)
+    monkeypatch.setattr(device_lab, "EMBED_BATCH", 2)
+    index, passed, told = np.arange(20)[::-1].copy(), [], []
+    embed = Features.images
+
+    def counted(self: Features, pieces: Sequence[np.ndarray]) -> np.ndarray:
+        passed.append(len(pieces))
+        return embed(self, pieces)
+
+    def left(fraction: float, message: str) -> None:
+        told.append((round(20 * fraction), message))
+        if len(told) == 6:
+            raise InterruptedError
+
+    monkeypatch.setattr(Features, "images", counted)
+    with pytest.raises(InterruptedError):
+        lab.embed(JUDGE, index, None, left)
+    assert sum(passed) == 10
+    assert told[-1] == (10, "Embedding pictures: 10 of 20")
+    passed.clear()
+    found = lab.embed(JUDGE, index, None, lambda fraction, message: None)
+    assert sum(passed) == 14, "the first six are kept"
+    views = [lab.view(int(image)) for image in index]
+    np.testing.assert_allclose(found, room.shelf.embedder(JUDGE).images(views), atol=1e-5)

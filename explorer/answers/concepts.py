@@ -19,9 +19,6 @@ from explorer.lab import Report
 from explorer.methods.linear_explanation import Moments, moments
 from explorer.records import BadInput, ConceptSet
 
-CHUNK = 1024
-"""Pictures embedded between two visits to the store, so that a stopped job goes on there."""
-
 
 @dataclass(frozen=True)
 class Bench:
@@ -156,22 +153,13 @@ def embedded(
     spec: str,
     report: Report,
 ) -> np.ndarray:
-    """f32[N,E]: whole pictures at unit length (0 for unreadable ones), a chunk at a time."""
+    """f32[N,E]: whole pictures at unit length (0 for unreadable ones)."""
     lab = room.lab(question, identity)
     total = len(lab.images)
 
     def make() -> np.ndarray:
         readable = np.setdiff1d(np.arange(total), args["unreadable"])
-        parts = []
-        for start in range(0, len(readable), CHUNK):
-
-            def within(fraction: float, message: str, start: int = start) -> None:
-                done = start + fraction * min(CHUNK, len(readable) - start)
-                text = f"Embedding pictures: {done:,.0f} of {len(readable):,}"
-                report(0.9 * done / len(readable), text)
-
-            parts.append(lab.embed(spec, readable[start : start + CHUNK], None, within))
-        rows = np.concatenate(parts)
+        rows = lab.embed(spec, readable, None, lambda done, text: report(0.9 * done, text))
         found = np.zeros((total, rows.shape[1]), np.float32)
         found[readable] = rows
         return found

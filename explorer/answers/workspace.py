@@ -13,7 +13,7 @@ from explorer.compute.embedding import resolve
 from explorer.images import sets
 from explorer.keys import Identity, Question, key
 from explorer.lab import Report
-from explorer.records import PRECISIONS, LayerTable, NetworkInfo, ScanReport, Search
+from explorer.records import PRECISIONS, DeadNeuron, LayerTable, NetworkInfo, ScanReport, Search
 
 FALLBACK_SECONDS = 600.0
 """How long an embedder that could not be had is not looked for again."""
@@ -86,6 +86,8 @@ def search(room: Room, question: Question, identity: Identity, report: Report) -
     found = table(room, question, identity, report)
     top = found.top[:, :SEARCHED_REFERENCES]
     used = np.unique(top[top >= 0])
+    if not used.size:
+        raise DeadNeuron(f"No neuron of {question.subject} fires on these pictures.")
     pictures = _unit(lab.embed(spec, used, None, report))
     pictures = pictures - pictures.mean(axis=0)
     wanted = _unit(room.shelf.embedder(spec).texts([text]))[0]

@@ -6,8 +6,10 @@ import gc
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
+from explorer.lab import Report
 from explorer.records import OutOfMemory
 
 Items = TypeVar("Items", bound=Any)
@@ -42,6 +44,25 @@ def in_batches(function: Callable[[Items], Result], items: Items, size: int) -> 
         size = max(1, len(batch) // 2)
         _release()  # after the exception is gone, and with it the tensors that it held
     return results
+
+
+def reported(
+    function: Callable[[np.ndarray], np.ndarray],
+    items: np.ndarray,
+    size: int,
+    what: str,
+    report: Report,
+    among: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """What ``in_batches`` gives, in one, reporting between batches; ``among`` is how many items
+    went before these and how many there are in all, if these are not all."""
+    before, total = among or (0, len(items))
+    found = []
+    for start in range(0, len(items), size):
+        done = before + start
+        report(done / total, f"{what}: {done:,} of {total:,}")
+        found += in_batches(function, items[start : start + size], size)
+    return np.concatenate(found)
 
 
 def _release() -> None:

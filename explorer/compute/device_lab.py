@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,12 @@ import numpy as np
 from explorer import browse
 from explorer.arrays import ScanArrays
 from explorer.compute import grouped, locating, projections
-from explorer.compute.batching import in_batches
+from explorer.compute.batching import reported
 from explorer.compute.clock import Clock
 from explorer.compute.embedding import resolve
 from explorer.compute.engine import Cluster
 from explorer.compute.lower_maps import DISK_GB, LowerMaps
+from explorer.compute.pieces import cut
 from explorer.compute.scan import scan, scan_on
 from explorer.compute.shelf import Shelf
 from explorer.compute.views import Views
@@ -43,6 +44,8 @@ from explorer.records import (
 from explorer.store import Store
 
 RELEVANCE_BATCH, EMBED_BATCH = 50, 25
+EMBEDDED = 250
+"""How many embeddings are stored at once: what is lost when somebody stops waiting."""
 BEGUN_SECONDS = 600.0
 """For how long the first crops of a neuron are kept, which can be had before all are there."""
 
@@ -142,8 +145,8 @@ class DeviceLab:
                 return attribute(index, np.full(len(index), neuron.channel), np.arange(len(index)))
 
             with self.clock.stage("relevance"):
-                parts = self._parts(part, references.index, RELEVANCE_BATCH, "Relevance", report)
-                return Rows(np.concatenate(list(parts)), lower.name)
+                made = reported(part, references.index, RELEVANCE_BATCH, "Relevance", report)
+            return Rows(made, lower.name)
 
         return self._kept(self._relevance_key(references, lower, rule), Rows, make).values
 
@@ -232,27 +235,24 @@ class DeviceLab:
         """f32[K,E], see Lab; ``boxes`` None embeds whole views."""
         if boxes is None:
             boxes = locating.whole_boxes(len(index), self.network.preprocess.crop)
-        args = {
-            "embedder": embedder,
-            "weights": identity_of_embedder(embedder),
-            "index": digest(index),
-            "boxes": digest(boxes),
-        }
+        about = {"embedder": embedder, "weights": identity_of_embedder(embedder)}
 
         def part(at: np.ndarray) -> np.ndarray:
-            pieces = []
-            for k in at:
-                left, top, right, bottom = boxes[k]
-                pieces.append(self.view(int(index[k]))[top:bottom, left:right])
-            return self._shelf.embedder(embedder).images(pieces)
+            return self._shelf.embedder(embedder).images(cut(self.view, index[at], boxes[at]))
 
-        def make() -> Rows:
-            places = np.arange(len(index))
-            with self.clock.stage("embedding"):
-                parts = self._parts(part, places, EMBED_BATCH, "Embedding pictures", report)
-                return Rows(np.concatenate(list(parts)), embedder)
+        def stored(at: np.ndarray) -> np.ndarray:
+            where = {"index": digest(index[at]), "boxes": digest(boxes[at])}
 
-        return self._stored("embedding", "", args, Rows, make).values
+            def make() -> Rows:
+                among = int(at[0]), len(index)
+                with self.clock.stage("embedding"):
+                    made = reported(part, at, EMBED_BATCH, "Embedding pictures", report, among)
+                return Rows(made, embedder)
+
+            return self._stored("embedding", "", about | where, Rows, make).values
+
+        shards = np.split(np.arange(len(index)), range(EMBEDDED, len(index), EMBEDDED))
+        return np.concatenate([stored(at) for at in shards])
 
     def embed_references(
         self, references: References, embedder: str, report: Report
@@ -281,19 +281,6 @@ class DeviceLab:
             found = make()
             self._store.put(name, found)
         return found
-
-    def _parts(
-        self,
-        function: Callable[[np.ndarray], np.ndarray],
-        items: np.ndarray,
-        size: int,
-        what: str,
-        report: Report,
-    ) -> Iterator[np.ndarray]:
-        """Apply to batches of items, reporting between them."""
-        for start in range(0, len(items), size):
-            report(start / len(items), f"{what}: {start} of {len(items)}")
-            yield from in_batches(function, items[start : start + size], size)
 
     def view(self, image: int) -> np.ndarray:
         """u8[S,S,3]: the picture as the network sees it."""

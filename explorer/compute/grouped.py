@@ -33,7 +33,7 @@ from explorer.store import Store
 PAIRS = 128
 PICTURES = 32
 """How many pairs, and at most how many pictures, a batch holds."""
-AHEAD = 16
+AHEAD = 32
 """Of how many pictures lower maps are made at once."""
 TIDY = 256
 """After how many pictures memory is given back: what stays of each, in between what goes, leaves

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +24,15 @@ def tensor(pieces: Sequence[np.ndarray], preprocess: Preprocess, device: torch.d
     values = torch.from_numpy(views).to(device).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (whole.mean, whole.std))
     return ((values - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def cut(
+    view: Callable[[int], np.ndarray], index: np.ndarray, boxes: np.ndarray
+) -> list[np.ndarray]:
+    """The pieces u8[H,W,3] of pictures i64[B] as ``view`` gives them, each in its box, i64[B,4]:
+    left, top, right, bottom."""
+    pairs = zip(index.tolist(), boxes.tolist(), strict=True)
+    return [view(image)[top:bottom, left:right] for image, (left, top, right, bottom) in pairs]
 
 
 def picture(piece: np.ndarray) -> Image.Image:
