@@ -339,19 +339,50 @@ def test_what_cannot_be_asked_is_said(small: Traced) -> None:
         relevance(part, inputs, one, one, "lrp", "middle")
 
 
-def test_attention_has_no_rule_but_a_gradient() -> None:
+def test_what_only_opens_gates_gets_no_relevance() -> None:
+    network = Network.build(load("timm:test_efficientnet", "random:0"))
+    part = network.slice("blocks.4.0.se.act1", "blocks.4")
+    inputs = network.inputs(seeded(2, 3, 160, 160).float(), part)
+    pairs = torch.tensor([3, 5, 3]), torch.tensor([0, 0, 1])
+    assert not relevance(part, inputs, *pairs, "lrp").any()
+    assert relevance(part, inputs, *pairs, "gradient").any()
+
+
+def timm_attention() -> tuple[nn.Module, str]:
+    return timm.create_model("vit_tiny_patch16_224", img_size=SIDE, depth=2), "blocks.{}.mlp.act"
+
+
+def torchvision_attention() -> tuple[nn.Module, str]:
+    model = torchvision.models.VisionTransformer(SIDE, 16, 2, 2, hidden_dim=32, mlp_dim=64)
+    return model, "encoder.layers.encoder_layer_{}.mlp.1"
+
+
+@pytest.mark.parametrize("make", [timm_attention, torchvision_attention])
+def test_attention_has_no_rule_but_a_gradient(make: Callable[[], tuple[nn.Module, str]]) -> None:
     torch.manual_seed(0)
-    model = timm.create_model("vit_tiny_patch16_224", img_size=SIDE, depth=2).eval()
-    network = Traced(model.requires_grad_(False), torch.randn(1, 3, SIDE, SIDE))
-    upper, lower = "blocks.1.mlp.act", "blocks.0.mlp.act"
+    model, path = make()
+    model.double().eval().requires_grad_(False)
+    network, x = Traced(model, seeded(1, 3, SIDE, SIDE)), seeded(2, 3, SIDE, SIDE, seed=1)
+    upper, lower = path.format(1), path.format(0)
     part = network.slice(lower, upper)
-    inputs = network.inputs(torch.randn(2, 3, SIDE, SIDE), part)
-    pairs = torch.zeros(2, dtype=torch.long), torch.arange(2)
-    with pytest.raises(MissingRule, match=r"blocks\.1\.attn"):
+    inputs = network.inputs(x, part)
+    pairs = torch.tensor([0, 0, 5]), torch.tensor([0, 1, 1])
+    with pytest.raises(MissingRule, match=r"attn|self_attention"):
         relevance(part, inputs, *pairs, "lrp")
     found = relevance(part, inputs, *pairs, "gradient")
-    assert found.shape == (2, 768)
-    assert found.abs().max() > 0
+    tokens: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, given, value: tokens.update({name: value})
+
+    for name in (upper, lower):
+        model.get_submodule(name).register_forward_hook(keep(name))
+    model(x.clone().requires_grad_())
+    for row, channel, image in zip(found, *(each.tolist() for each in pairs), strict=True):
+        z, a = tokens[upper][image, :, channel], tokens[lower]
+        (gradient,) = torch.autograd.grad((z.relu() ** 2).sum() / 2, a, retain_graph=True)
+        torch.testing.assert_close(row, (gradient * a)[image].sum(0).detach())
+    assert found.abs().amax(1).min() > 0
 
 
 @pytest.mark.parametrize("rule", ["gradient", "raising", "sensitivity"])

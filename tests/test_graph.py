@@ -129,6 +129,53 @@ def test_slices_give_what_the_whole_network_gives(built: tuple[str, Tensor, Netw
             assert inputs[0].shape[part.lower_axis] == channels
 
 
+class Constant(nn.Module):
+    """A map that does not depend on the picture, as some attention's bias by place, is added to
+    the second of three that do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(i, 4, 3) for i in (3, 4, 4))
+        self.made, self.head = nn.Sequential(nn.Linear(2, 4), nn.ReLU()), nn.Linear(4, 5)
+        self.register_buffer("places", torch.randn(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x).relu()) + self.made(self.places)[None, :, None, None]
+        return self.head(self.third(x.relu()).relu().mean((2, 3)))
+
+
+def test_kernels_of_three_axes_are_no_obstacle() -> None:
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat, self.deep, self.head = (
+                nn.Conv2d(3, 4, 3),
+                nn.Conv3d(1, 2, 3),
+                nn.Linear(4, 5),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.flat(x).relu()
+            return (
+                self.head(x.mean((2, 3))) + self.deep(x[:, None]).relu().mean((1, 2, 3, 4))[:, None]
+            )
+
+    network, x = Network.build(plain(Deep())), torch.randn(2, 3, 16, 16)
+    assert network.traced
+    assert network.logits(x).shape == (2, 5)
+
+
+def test_what_depends_on_no_picture_is_made_inside_a_slice() -> None:
+    network = Network.build(plain(Constant()))
+    first, *_, last = (layer.name for layer in network.info.layers if layer.height > 1)
+    assert "made.1" not in [layer.name for layer in network.info.layers], "no map of pictures"
+    part, x = network.slice(first, last), torch.randn(3, 3, 16, 16)
+    (lower,) = network.inputs(x, part)
+    assert len(lower) == 3
+    whole = network.features(x, [last])[last]
+    assert error(part.module(lower).relu(), whole.relu()) < 1e-5
+
+
 def test_gradients_of_a_slice_are_those_of_the_whole(built: tuple[str, Tensor, Network]) -> None:
     """The gradient at the lower map, found in the slice and through a pass from the pixels."""
     _, _, network = built

@@ -51,7 +51,8 @@ def relevance(
     """
     found = inputs[0].new_zeros((len(rows), inputs[0].shape[part.lower_axis]))
     for pairs, at, shares, lower in _pulled(part, inputs, channels, rows, rule, seed, positions):
-        found[pairs] = _sums(shares, lower, part.lower_axis, rule)[at]
+        if shares:  # there are none where the lower layer only opens gates
+            found[pairs] = _sums(shares, lower, part.lower_axis, rule)[at]
     return found
 
 

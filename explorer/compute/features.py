@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from explorer.compute.batching import in_batches
 from explorer.compute.pieces import BATCH, tensor, unit
 from explorer.embedders import parse, title
+from explorer.networks.modules import channels_last
 from explorer.networks.zoo import load
 from explorer.records import BadInput
 
@@ -28,7 +29,7 @@ class Features:
         loaded = load(parts.model, parts.weights)
         self._preprocess = loaded.preprocess
         self._device = device
-        self._model = loaded.model.to(device).to(memory_format=torch.channels_last)
+        self._model = channels_last(loaded.model.to(device))
         self._read: Tensor | None = None
         linears = [module for module in self._model.modules() if isinstance(module, nn.Linear)]
         if not linears:

@@ -178,7 +178,7 @@ class Propagation(fx.Interpreter):
 
     def _differentiated(self, n: fx.Node, feeders: list[fx.Node], module: nn.Module | None) -> Any:
         """The value of a node whose relevance follows the gradient, if it has one."""
-        if module is None and not _differentiable(value := super().run_node(n)):
+        if module is None and not _differentiable(_whole(value := super().run_node(n))):
             return value
 
         def call(*values: Any) -> Any:
@@ -187,7 +187,7 @@ class Propagation(fx.Interpreter):
                 fx.node.map_arg(a, lambda node: given.get(node, self.env[node]))
                 for a in (n.args, n.kwargs)
             )
-            return getattr(self, n.op)(n.target, args, kwargs)
+            return _whole(getattr(self, n.op)(n.target, args, kwargs))
 
         given = [self.env[feeder] for feeder in feeders]
         value, pull = transposed(call, *given)
@@ -210,6 +210,14 @@ def _gradient(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, cut
 def _adds(module: nn.Module | None, inputs: Sequence[Tensor], output: Tensor) -> bool:
     """Whether a module adds maps of one form."""
     return isinstance(module, m.Add) and all(x.shape == output.shape for x in inputs)
+
+
+def _whole(value: Any) -> Any:
+    """A value with an empty map where a call gives several and leaves one out, as attention does
+    its weights: None can have no relevance."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(torch.empty(0) if each is None else each for each in value)
 
 
 def _differentiable(value: Any) -> bool:

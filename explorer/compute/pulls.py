@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import torch
 from torch import Tensor
@@ -189,7 +190,9 @@ def transposed(function: Callable[..., Any], *inputs: Any) -> tuple[Any, Callabl
     def pull(gradients: Any) -> Any:
         turns = gradients[0] if isinstance(gradients, tuple) else gradients
         if len(turns) > 1:
-            return vmap(back)(gradients)
+            with catch_warnings():  # attention comes down start by start, which is no slower
+                filterwarnings("ignore", "There is a performance drop")
+                return vmap(back)(gradients)
         return _each(lambda g: g[None], back(_each(lambda g: g[0], gradients)))
 
     return output, pull

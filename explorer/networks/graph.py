@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explorer.networks.hooked import Hooked
+from explorer.networks.modules import channels_last
 from explorer.networks.slices import Slice
 from explorer.networks.traced import Reduce, Traced
 from explorer.networks.zoo import Loaded
@@ -65,7 +66,7 @@ class Network:
         core = _core(model, x)
         notices = (loaded.notice, "" if isinstance(core, Traced) else UNTRACED)
         dtype = DTYPES[precision]
-        core.network.to(device, dtype).to(memory_format=torch.channels_last)
+        channels_last(core.network.to(device, dtype))
         info = NetworkInfo(
             source=loaded.source,
             weights=loaded.weights,

@@ -95,6 +95,7 @@ class _Graph:
         self.order = [n for n in network.graph.nodes if n.op not in ("placeholder", "output")]
         self.axes = channel_axes(network)
         self.output = next(n for n in network.graph.nodes if n.op == "output").args[0]
+        self.pixels = next(n for n in network.graph.nodes if n.op == "placeholder")
         self._ancestry: dict[fx.Node, frozenset[fx.Node]] = {}
         for node in network.graph.nodes:
             above = (self._ancestry[feeder] for feeder in node.all_input_nodes)
@@ -120,9 +121,12 @@ class _Graph:
         return self.modules[str(node.target)] if node.op == "call_module" else None
 
     def size(self, node: fx.Node) -> tuple[int, int, int] | None:
-        """Channels, height and width of a node's value, or None where it has no such form."""
+        """Channels, height and width of a node's value, or None where it has no such form, or
+        the first axis is not that of the pictures (some attention's windows)."""
         shape, axis = node.meta.get("shape"), self.axes.get(node)
         if shape is None or axis is None or not 2 <= len(shape) <= 4:
+            return None
+        if shape[0] != self.pixels.meta["shape"][0]:
             return None
         rest = [side for at, side in enumerate(shape) if at not in (0, axis)]
         height, width = (*rest, 1, 1)[:2]
@@ -191,6 +195,8 @@ class _Graph:
     def browsable(self, node: fx.Node) -> bool:
         module = self.module(node)
         if self.size(node) is None or not self.names(node):
+            return False
+        if self.pixels not in self.ancestry(node):  # made of weights, as a bias of attention
             return False
         if node is self.output or isinstance(module, m.ACTIVATIONS):
             return True

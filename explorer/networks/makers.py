@@ -79,7 +79,8 @@ class Makers:
     def tail(self, path: str) -> Tail | None:
         """The closed form of a last block, None where more lies behind the layer."""
         node = next((n for n in self._nodes if n.op == "call_module" and n.target == path), None)
-        factor = torch.ones(self._weighted(path).weight.shape[0])
+        weight = self._weighted(path).weight
+        factor = weight.new_ones(len(weight))
         activation, ceiling = "", None
         while node is not None and len(node.users) == 1:
             node = next(iter(node.users))

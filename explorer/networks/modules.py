@@ -126,6 +126,15 @@ def own(module: nn.Module) -> nn.Module:
     return clone
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network itself, with all that has two axes of space laid out so; ``Module.to`` fails
+    where something has three."""
+    for each in (*network.parameters(), *network.buffers()):
+        if each.dim() == 4:
+            each.data = each.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def parametrised(module: nn.Module, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
     """``module`` with these tensors as its weight and bias (shared, not copied)."""
     for name, value in (("weight", weight), ("bias", bias)):

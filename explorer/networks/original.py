@@ -8,6 +8,7 @@ import torch
 
 from explorer.networks import edit_list, identity, surgery
 from explorer.networks.makers import Makers
+from explorer.networks.modules import channels_last
 from explorer.networks.surgery import Weighted
 from explorer.networks.weights import digest
 from explorer.networks.zoo import Loaded
@@ -26,7 +27,7 @@ class Original:
             self.weights, self.edits = listed.weights, listed.edits
             model = surgery.restore(model)
         self.base = digest(model)
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.model = channels_last(model.to(device))
         self.shown = {layer.name for layer in layers}
         self.makers = Makers(self.model, layers)
 

@@ -194,10 +194,8 @@ def _between(start: fx.Node, end: fx.Node) -> tuple[list[fx.Node], list[fx.Node]
     """The nodes on paths from ``start`` (left out) to ``end``, with what computes their sizes
     and constants, and the maps that enter from elsewhere; both in order of execution."""
     needed = _needed([end])
-    reached = {start}
-    for node in needed:
-        if any(feeder in reached for feeder in node.all_input_nodes):
-            reached.add(node)
+    reached = _depending(needed, {start})
+    moving = _depending(needed, {node for node in needed if node.op == "placeholder"})
     if end is start or end not in reached:
         return [], []
     inside = {node for node in needed if node in reached and node is not start}
@@ -207,12 +205,21 @@ def _between(start: fx.Node, end: fx.Node) -> tuple[list[fx.Node], list[fx.Node]
         node = waiting.pop()
         if node is start or node in inside or node in frontier:
             continue
-        if node.op == "get_attr" or node.meta["shape"] is None:
+        if node not in moving or node.meta["shape"] is None:
             inside.add(node)
             waiting.extend(node.all_input_nodes)
         else:
             frontier.add(node)
     return [n for n in needed if n in inside], [n for n in needed if n in frontier]
+
+
+def _depending(nodes: Iterable[fx.Node], on: set[fx.Node]) -> set[fx.Node]:
+    """Some nodes and those of ``nodes``, which are in order of execution, that depend on them."""
+    found = set(on)
+    for node in nodes:
+        if not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def _unruled(node: fx.Node) -> bool:

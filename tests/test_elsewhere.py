@@ -1,0 +1,150 @@
+"""On another device than the CPU everything comes out as on the CPU. There is no GPU where tests
+run: ``elsewhere`` pretends that there is one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import elsewhere
+import numpy as np
+import pytest
+import torch
+from elsewhere import CUDA, Elsewhere, There, pretend
+from tiny import (
+    JUDGE,
+    LAYER,
+    LOWER,
+    NETWORK,
+    WEIGHTS,
+    command,
+    draw_pictures,
+    surround,
+    write_config,
+)
+from torch import Tensor
+
+from explorer.compute import attribution
+from explorer.compute.scan import launch
+from explorer.networks.graph import Network
+from explorer.networks.zoo import load
+from explorer.records import PRECISIONS
+
+CLASSES, EDITED = ("disc", "stripes"), "edited.json"
+CONV = "layer4.0.conv1"
+NEURON = f"{LAYER}:3"
+LABELS = ("--concepts", "labels")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "scan": ("scan", "--layers", LAYER, LOWER),
+    "scan in bf16": ("scan", "--layers", LAYER, "--precision", "bf16"),
+    "relevance": ("split", NEURON, "--k", "2", "--lower", LOWER, "--attribution", "lrp"),
+    "gradients": ("split", NEURON, "--k", "2", "--lower", LOWER, "--attribution", "gradient"),
+    "concept vectors": ("split", NEURON, "--method", "concept_vectors", "--rank", "5"),
+    "embeddings": ("split", NEURON, "--k", "2", "--method", "embedding"),
+    "sweep": ("sweep", LAYER, "--channels", "0-3", "--k", "2", "--references", "12"),
+    "comparison": ("evaluate", LAYER, "--neurons", "2", "--judges", JUDGE),
+    "planted": ("planted", LAYER, "--pairs", "1", "--references", "12", "--lower", LOWER),
+    "explanation": ("explain", NEURON, *LABELS, "--ablation"),
+    "candidates": ("polysemantic", CONV, "--tau", "0.001", "--gamma", "1", "--least", "2"),
+    "surgery": ("surgery", f"{CONV}:3", "--classes", *CLASSES, "--pictures", "12", "-o", EDITED),
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    write_config(folder, draw_pictures(folder / "pictures", each=52))
+    return folder
+
+
+def test_tensors_on_two_devices_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
+    with Elsewhere():
+        there, here = torch.ones(3, device=CUDA), torch.ones(3)
+        assert there.device == CUDA
+        assert (there + torch.tensor(1.0)).device == there[torch.tensor([0, 2])].device == CUDA
+        assert torch.equal((there + here.to(there)).cpu(), 2 * here)
+        for wrong in (lambda: there + here, lambda: torch.cat([here, there]), there.numpy):
+            with pytest.raises((RuntimeError, TypeError)):
+                wrong()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_answer_as_on_the_cpu(
+    name: str,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    surround(monkeypatch, home / "explorer.toml", home / "here")
+    truth = command(capsys, *COMMANDS[name])
+    pretend(monkeypatch)
+    surround(monkeypatch, home / "explorer.toml", home / "there")
+    monkeypatch.setenv("EXPLORER_DEVICE", "cuda:0")
+    before = There.made
+    with Elsewhere():
+        found = command(capsys, *COMMANDS[name])
+    assert There.made > before
+    near = partial(pytest.approx, rel=1e-3, abs=1e-4, nan_ok=True)
+    assert timeless(found) == timeless(truth, about=near)
+
+
+def timeless(found: Any, about: Any = float) -> Any:
+    """An answer without the seconds that it took, each number as ``about`` has it."""
+    if isinstance(found, dict):
+        return {k: timeless(v, about) for k, v in found.items() if "second" not in k}
+    if isinstance(found, list):
+        return [timeless(each, about) for each in found]
+    return about(found) if isinstance(found, float) else found
+
+
+PAIRS = {
+    "timm:test_efficientnet": ("blocks.4", "blocks.2"),
+    "timm:test_vit": ("blocks.5.mlp.act", "blocks.3.mlp.act"),
+    "torchvision:mobilenet_v2": ("features.16.conv.1", "features.14.conv.1"),
+}
+"""Upper and lower layer, with gates, attention and depthwise convolutions between."""
+
+
+@pytest.mark.parametrize("source", PAIRS)
+def test_relevance_is_that_of_the_cpu(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    upper, lower = PAIRS[source]
+    truth = Network.build(load(source, "random:0"))
+    channels, rows = torch.arange(20).repeat(2), torch.arange(2).repeat_interleave(20)
+    rules = ("gradient",) if "vit" in source else ("gradient", "lrp")
+
+    def asked(network: Network) -> list[Tensor]:
+        side = network.info.preprocess.crop
+        x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+        part, pixels = network.slice(lower, upper), network.slice(None, upper)
+        inputs, first = network.inputs(x, part), x.to(network.device)
+        pairs = [attribution.relevance(part, inputs, channels, rows, rule) for rule in rules]
+        return [*pairs, *(attribution.heat(pixels, first, rows[19:21], None, r) for r in rules)]
+
+    wanted = asked(truth)
+    pretend(monkeypatch)
+    with Elsewhere():
+        network = Network.build(load(source, "random:0"), CUDA)
+        for found, each in zip(asked(network), wanted, strict=True):
+            assert found.device == CUDA
+            close = {"rtol": 1e-3, "atol": 1e-4 * float(each.abs().max())}
+            torch.testing.assert_close(found.cpu(), each, **close)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_batch_of_a_scan_waits_for_the_device(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch)
+    with Elsewhere():
+        network = Network.build(load(NETWORK, WEIGHTS), CUDA, precision)
+        views = np.zeros((4, *[network.info.preprocess.crop] * 2, 3), np.uint8)
+        launch(network, views, [LOWER, LAYER])()  # constants are moved once
+        asked: list[Any] = []
+        monkeypatch.setattr(elsewhere, "waits", asked.append)
+        collect = launch(network, views, [LOWER, LAYER])
+        assert not asked
+        assert set(collect()) == {LOWER, LAYER}
