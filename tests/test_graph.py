@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from explorer.compute import attribution
 from explorer.networks import modules as m
 from explorer.networks.canonise import canonise
 from explorer.networks.graph import UNTRACED, Network
 from explorer.networks.traced import Traced
 from explorer.networks.zoo import Loaded, load
-from explorer.records import BadInput, Preprocess
+from explorer.records import BadInput, MissingRule, Preprocess
 
 SIDE = 64
 ARCHITECTURES = {
@@ -142,6 +143,37 @@ class Constant(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.second(self.first(x).relu()) + self.made(self.places)[None, :, None, None]
         return self.head(self.third(x.relu()).relu().mean((2, 3)))
+
+
+class Windows(nn.Module):
+    """Windows of a map lie on the first axis, four to a picture, and pass a later layer by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(i, 4, 1) for i in (3, 4, 4))
+        self.apart, self.head = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 5)
+
+    def windows(self, x: Tensor) -> Tensor:
+        parts = x.reshape(-1, 4, 2, 8, 2, 8).permute(0, 2, 4, 3, 5, 1)
+        return parts.reshape(-1, 64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        parts = self.apart(self.windows(x))
+        parts = self.windows(self.second(x).relu()) + parts
+        x = parts.reshape(-1, 2, 2, 8, 8, 4).permute(0, 5, 1, 3, 2, 4).reshape(-1, 4, 16, 16)
+        return self.head(self.third(x).relu().mean((2, 3)))
+
+
+def test_what_enters_a_slice_has_pictures_on_its_first_axis() -> None:
+    network, x = Network.build(plain(Windows())), torch.randn(3, 3, 16, 16)
+    assert network.traced
+    _, lower, upper, _ = (layer.name for layer in network.info.layers)
+    part = network.slice(lower, upper)
+    inputs = network.inputs(x, part)
+    assert [len(each) for each in inputs] == [3] * len(inputs)
+    some = part.module(*(each[1:] for each in inputs))
+    assert error(some.relu(), network.features(x, [upper])[upper][1:].relu()) < 1e-5
 
 
 def test_kernels_of_three_axes_are_no_obstacle() -> None:
@@ -432,6 +464,24 @@ def test_an_untraceable_network_is_answered_by_hooks() -> None:
     assert torch.allclose(found, model.wide.weight[2].expand_as(found))
     with pytest.raises(BadInput, match="Nothing leads"):
         network.slice("first", "relu")
+
+
+def test_an_untraceable_network_has_relevance_of_layers_and_pixels() -> None:
+    torch.manual_seed(0)
+    network, x = Network.build(plain(Winding().eval())), torch.randn(2, 3, 16, 16)
+    channels = torch.tensor([2, 5])
+    for lower in ("first", None):
+        part = network.slice(lower, "relu_1")
+        inputs = network.inputs(x, part)
+        leaf = inputs[0].clone().requires_grad_()
+        z = part.module(leaf, *inputs[1:])[torch.arange(2), channels]
+        (gradient,) = torch.autograd.grad(z, leaf, z.detach().relu())
+        found = attribution.relevance(part, inputs, channels, torch.arange(2), "gradient")
+        assert error(found, (gradient * leaf).sum((2, 3)).detach()) < 1e-5
+        with pytest.raises(MissingRule, match="network as a whole"):
+            attribution.relevance(part, inputs, channels, torch.arange(2), "lrp")
+    whole = network.slice(None, "relu_1")
+    assert attribution.heat(whole, x, channels, None, "gradient").abs().amax((1, 2)).min() > 0
 
 
 def test_a_network_without_a_tensor_of_scores_is_refused() -> None:

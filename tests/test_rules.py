@@ -313,6 +313,19 @@ def test_a_gate_gets_nothing() -> None:
     torch.testing.assert_close(halves, relevance)
 
 
+def test_a_signal_that_a_gate_spreads_gets_what_all_places_have() -> None:
+    signal, gate, relevance = normal(2, 30, 1, 1), normal(2, 1, 4, 4), normal(3, 2, 30, 4, 4)
+    pull = r.gate(m.Multiply(), (signal, gate), signal * gate)
+    (given, nothing) = pull.down([relevance], signal * gate)
+    assert nothing == []
+    torch.testing.assert_close(total(given, signal), relevance.sum((3, 4), keepdim=True))
+    even = normal(2, 16, 1, 1, seed=2), gate
+    halves = r.gate(m.Multiply(), even, even[0] * gate).down([relevance[:, :, :16]], gate)
+    for share, x in zip(halves, even, strict=True):
+        truth = relevance[:, :, :16].sum_to_size(3, *x.shape) / 2
+        torch.testing.assert_close(total(share, x), truth)
+
+
 @pytest.mark.parametrize("conv", CONVOLUTIONS, ids=str)
 @pytest.mark.parametrize("kind", ["float", "double"])
 def test_rules_equal_those_of_zennit(conv: nn.Conv2d, kind: str) -> None:

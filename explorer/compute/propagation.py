@@ -232,6 +232,7 @@ def _graph_of(part: Slice) -> fx.GraphModule:
     if isinstance(part.module, fx.GraphModule):
         return part.module
     graph = fx.Graph()
-    inputs = [graph.placeholder("lower"), *[graph.placeholder("pixels")] * (part.lower is not None)]
-    graph.output(graph.call_module("whole", tuple(inputs)))
+    names = ("lower",) if part.lower is None else ("lower", "pixels")
+    inputs = tuple(graph.placeholder(name) for name in names)
+    graph.output(graph.call_module("whole", inputs))
     return fx.GraphModule({"whole": part.module}, graph)

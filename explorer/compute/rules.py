@@ -189,11 +189,20 @@ def layer_norm(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
 
 def gate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """The larger factor is the signal and gets all; a gate, which is spread over the signal's
-    pixels (squeeze and excitation), gets nothing. Factors of one size get half each."""
+    pixels (squeeze and excitation), gets nothing. Factors of one size get half each. What is spread
+    itself gets what all its places have."""
     first, second = (x.numel() for x in inputs)
-    if first == second:
-        return Pull(lambda relevance: (relevance / 2, relevance / 2))
-    return Pull(lambda relevance: (relevance, None) if first > second else (None, relevance))
+    shares = (0.5, 0.5) if first == second else (float(first > second), float(second > first))
+
+    def part(relevance: Tensor, x: Tensor, share: float) -> Tensor | None:
+        whole = relevance.sum_to_size(len(relevance), *x.shape)
+        return whole if share == 1 else whole * share if share else None
+
+    return Pull(
+        lambda relevance: tuple(
+            part(relevance, x, share) for x, share in zip(inputs, shares, strict=True)
+        )
+    )
 
 
 def _spread(

@@ -192,10 +192,12 @@ def _needed(wanted: Iterable[fx.Node]) -> list[fx.Node]:
 
 def _between(start: fx.Node, end: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
     """The nodes on paths from ``start`` (left out) to ``end``, with what computes their sizes
-    and constants, and the maps that enter from elsewhere; both in order of execution."""
+    and constants, and the maps that enter from elsewhere, with pictures on their first axis; both
+    in order of execution."""
     needed = _needed([end])
     reached = _depending(needed, {start})
-    moving = _depending(needed, {node for node in needed if node.op == "placeholder"})
+    (pixels,) = (node for node in needed if node.op == "placeholder")
+    moving = _depending(needed, {pixels})
     if end is start or end not in reached:
         return [], []
     inside = {node for node in needed if node in reached and node is not start}
@@ -205,7 +207,8 @@ def _between(start: fx.Node, end: fx.Node) -> tuple[list[fx.Node], list[fx.Node]
         node = waiting.pop()
         if node is start or node in inside or node in frontier:
             continue
-        if node not in moving or node.meta["shape"] is None:
+        shape = node.meta["shape"] if node in moving else None
+        if shape is None or shape[0] != pixels.meta["shape"][0]:
             inside.add(node)
             waiting.extend(node.all_input_nodes)
         else:
