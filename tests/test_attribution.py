@@ -405,7 +405,7 @@ def test_gradients_alone_and_of_what_raises_are_those_of_the_whole_network(rule:
 @pytest.mark.parametrize("rule", ["gradient", "raising", "sensitivity"])
 def test_a_rectifier_may_read_a_lower_layer_of_either_sign(rule: str, turns: int) -> None:
     module = nn.Sequential(nn.ReLU(), nn.Conv2d(5, 4, 3, padding=1)).double()
-    part = Slice(fx.symbolic_trace(module.requires_grad_(False)), "below", "above", 1, True, {}, ())
+    part = Slice(fx.symbolic_trace(module.requires_grad_(False)), "below", "above", 1, True, {})
     x = seeded(1, 5, 6, 6)
     channels, rows = torch.arange(turns) % 4, torch.zeros(turns, dtype=torch.long)
     found = relevance(part, (x,), channels, rows, rule)

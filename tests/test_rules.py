@@ -43,7 +43,7 @@ def slice_of(module: nn.Module, lower: str | None = "below") -> Slice:
     """A handmade network as a slice."""
     module = module.double().eval().requires_grad_(False)
     network = fx.GraphModule(module, Childless().trace(module))
-    return Slice(network, lower, "above", 1, True, {}, ())
+    return Slice(network, lower, "above", 1, True, {})
 
 
 def propagated(module: nn.Module, x: Tensor, relevance: Tensor, lower: str | None = "b") -> Tensor:
@@ -411,8 +411,8 @@ def test_a_missing_rule_is_named_with_the_way_out(network: nn.Module, named: str
 
 
 def test_a_network_that_is_not_traced_has_no_rules() -> None:
-    part = Slice(nn.Linear(2, 2), "a", "b", 1, False, {}, ("the network as a whole",))
-    with pytest.raises(MissingRule, match="the network as a whole"):
+    part = Slice(nn.Linear(2, 2), "a", "b", 1, False, {})
+    with pytest.raises(MissingRule, match="cannot be traced"):
         r.rules(part)
 
 

@@ -238,7 +238,10 @@ def rules(part: Slice) -> Mapping[fx.Node, Rule | None]:
     module or function that has none.
     """
     if not isinstance(part.module, fx.GraphModule):
-        raise _missing(", ".join(part.unruled), type(part.module).__name__)
+        raise MissingRule(
+            "This network cannot be traced, which LRP needs: choose the attribution 'gradient' "
+            "instead of 'lrp'."
+        )
     nodes = iter(part.module.graph.nodes)
     carrying = {next(nodes)}
     from_pixels = part.lower is None

@@ -100,8 +100,7 @@ class Hooked:
         if lower is not None and lower not in self.found[upper].layer.lowers:
             raise BadInput(f"Nothing leads from '{lower}' to '{upper}': choose an earlier layer.")
         axis = 2 if lower is not None and self._rank3(lower) else 1
-        unruled = ("the network as a whole",)
-        return Slice(_Whole(self, lower, upper), lower, upper, axis, False, {}, unruled)
+        return Slice(_Whole(self, lower, upper), lower, upper, axis, False, {})
 
     def _rank3(self, name: str) -> bool:
         return self.found[name].layer.width == 1 and self.found[name].layer.height > 1

@@ -20,9 +20,8 @@ class Slice:
     ``Network.inputs`` makes both.
 
     In a traced slice each call has its own module, belonging to this slice alone with shared
-    parameters. ``paths`` maps their names to module paths for people; ``unruled`` are the paths
-    of calls that are no modules and do more than move values, for which relevance has no rule.
-    Where not ``traced``, ``module`` runs the whole network and serves gradients only.
+    parameters. ``paths`` maps their names to module paths for people. Where not ``traced``,
+    ``module`` runs the whole network and serves gradients only.
     """
 
     module: nn.Module
@@ -31,4 +30,3 @@ class Slice:
     lower_axis: int
     traced: bool
     paths: Mapping[str, str]
-    unruled: tuple[str, ...]

@@ -161,7 +161,6 @@ class Traced:
             lower_axis=1 if lower is None else self.found[lower].axis,
             traced=True,
             paths={str(n.target): n.meta["path"] for n in inside if n.op == "call_module"},
-            unruled=tuple(n.meta["path"] for n in inside if _unruled(n)),
         )
         return part, entering
 
@@ -223,12 +222,6 @@ def _depending(nodes: Iterable[fx.Node], on: set[fx.Node]) -> set[fx.Node]:
         if not found.isdisjoint(node.all_input_nodes):
             found.add(node)
     return found
-
-
-def _unruled(node: fx.Node) -> bool:
-    """Whether a call changes values without being a module."""
-    called = node.op in ("call_function", "call_method")
-    return called and node.meta["shape"] is not None and node.target not in m.SHAPERS
 
 
 def _channels_first(graph: fx.Graph, value: fx.Node, found: Found) -> fx.Node:
