@@ -44,7 +44,7 @@ from explorer.records import (
 from explorer.store import Store
 
 RELEVANCE_BATCH, EMBED_BATCH = 50, 25
-EMBEDDED = 250
+EMBEDDED = 100
 """How many embeddings are stored at once: what is lost when somebody stops waiting."""
 BEGUN_SECONDS = 600.0
 """For how long the first crops of a neuron are kept, which can be had before all are there."""
