@@ -32,6 +32,7 @@ WAITING = {
     OPERATORS.masked_select.default,
     OPERATORS.equal.default,
 }
+"""What a program waits for: numbers, or shapes that depend on numbers."""
 COPYING = {OPERATORS.copy_.default, OPERATORS._to_copy.default}
 
 

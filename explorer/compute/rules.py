@@ -195,14 +195,15 @@ def gate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     shares = (0.5, 0.5) if first == second else (float(first > second), float(second > first))
 
     def part(relevance: Tensor, x: Tensor, share: float) -> Tensor | None:
-        whole = relevance.sum_to_size(len(relevance), *x.shape)
-        return whole if share == 1 else whole * share if share else None
+        if not share:
+            return None
+        own = relevance.sum_to_size(len(relevance), *x.shape)
+        return own if share == 1 else own * share
 
-    return Pull(
-        lambda relevance: tuple(
-            part(relevance, x, share) for x, share in zip(inputs, shares, strict=True)
-        )
-    )
+    def whole(relevance: Tensor) -> tuple[Share | None, ...]:
+        return tuple(part(relevance, *each) for each in zip(inputs, shares, strict=True))
+
+    return Pull(whole)
 
 
 def _spread(
