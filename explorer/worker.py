@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 from explorer.jobs import Job, Jobs
@@ -220,8 +221,7 @@ def main(settings: Settings, parent: int = 0) -> None:
     try:
         from explorer.answers import Answers
 
-        for number in (signal.SIGTERM, signal.SIGINT):  # before, there is nothing to put back
-            signal.signal(number, lambda *_: stop.set())
+        _end_by_signals(stop)  # before, there is nothing to put back
         LOG.info("The worker is ready; its log is %s.", log)
         answers = Answers(settings, store)
         Worker(store, jobs, answers, str(log), answers.get_ready, answers.rest).run_forever(stop)
@@ -233,6 +233,20 @@ def main(settings: Settings, parent: int = 0) -> None:
         store.close()
         lock.close()
     LOG.info("The worker ended.")
+
+
+def _end_by_signals(stop: threading.Event) -> None:
+    """Have SIGTERM and SIGINT set ``stop``: by a thread, as the one that a signal interrupts may
+    hold the lock of ``stop``. A simple queue has none."""
+    told: SimpleQueue[int] = SimpleQueue()
+
+    def wait() -> None:
+        told.get()
+        stop.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: told.put(number))
 
 
 def _end_with(parent: int, stop: threading.Event) -> None:

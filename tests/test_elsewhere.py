@@ -44,7 +44,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "embeddings": ("split", NEURON, "--k", "2", "--method", "embedding"),
     "sweep": ("sweep", LAYER, "--channels", "0-3", "--k", "2", "--references", "12"),
     "comparison": ("evaluate", LAYER, "--neurons", "2", "--judges", JUDGE),
-    "planted": ("planted", LAYER, "--pairs", "1", "--references", "12", "--lower", LOWER),
     "explanation": ("explain", NEURON, *LABELS, "--ablation"),
     "candidates": ("polysemantic", CONV, "--tau", "0.001", "--gamma", "1", "--least", "2"),
     "surgery": ("surgery", f"{CONV}:3", "--classes", *CLASSES, "--pictures", "12", "-o", EDITED),

@@ -383,6 +383,19 @@ def test_another_worker_finishes_what_a_killed_one_began(tmp_path, number) -> No
         queue.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heard_whatever_it_interrupts(number: int) -> None:
+    code = (
+        "import os, sys, threading, time; from explorer import worker\n"
+        "stop = threading.Event(); worker._end_by_signals(stop)\n"
+        "with stop._cond:  # as while it is waited for\n"
+        "    os.kill(os.getpid(), int(sys.argv[1])); time.sleep(0.1)\n"
+        "sys.exit(0 if stop.wait(20) else 1)"
+    )
+    command = [sys.executable, "-c", code, str(int(number))]
+    assert subprocess.run(command, cwd=ROOT, timeout=PATIENCE, check=False).returncode == 0
+
+
 def test_one_worker_per_folder_and_it_ends_with_its_parent(tmp_path) -> None:
     assert not worker_alive(tmp_path)
     place = take_place(tmp_path)
