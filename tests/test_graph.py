@@ -177,6 +177,24 @@ def test_what_enters_a_slice_has_pictures_on_its_first_axis() -> None:
     assert error(some.relu(), network.features(x, [upper])[upper][1:].relu()) < 1e-5
 
 
+def test_one_number_may_enter_a_slice() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.head = nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scale = x.std()
+            return self.head(self.second(self.first(x).relu() * scale).relu().mean((2, 3)))
+
+    network, x = Network.build(plain(Scaled())), torch.randn(1, 3, 16, 16)
+    lower, upper, _ = (layer.name for layer in network.info.layers)
+    part = network.slice(lower, upper)
+    whole = network.features(x, [upper])[upper]
+    assert error(part.module(*network.inputs(x, part)).relu(), whole.relu()) < 1e-5
+
+
 def test_kernels_of_three_axes_are_no_obstacle() -> None:
     class Deep(nn.Module):
         def __init__(self) -> None:

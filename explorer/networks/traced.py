@@ -207,7 +207,7 @@ def _between(start: fx.Node, end: fx.Node) -> tuple[list[fx.Node], list[fx.Node]
         if node is start or node in inside or node in frontier:
             continue
         shape = node.meta["shape"] if node in moving else None
-        if shape is None or shape[0] != pixels.meta["shape"][0]:
+        if not shape or shape[0] != pixels.meta["shape"][0]:
             inside.add(node)
             waiting.extend(node.all_input_nodes)
         else:
