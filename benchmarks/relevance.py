@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from benchmarks.interleaved import Seconds, interleave, spread
 from benchmarks.options import Bench, Options, silent
 from explorer.compute import attribution
-from explorer.compute.device_lab import DeviceLab
+from explorer.compute.device_lab import RELEVANCE_BATCH, DeviceLab
 from explorer.compute.passes import batch
 from explorer.networks.zoo import load
 from explorer.records import BadInput, Neuron, ReferenceQuery, References
@@ -35,7 +37,7 @@ def measure(options: Options) -> dict[str, Any]:
     numbers = iter(range(100_000))
     variants = _alone(bench, numbers)
     if options.peer or not options.quick:
-        variants |= _cold(bench, numbers) | _shared(bench, numbers)
+        variants |= _cold(bench, numbers) | _maps(bench) | _shared(bench)
     rounds = 7 if not options.quick else 3 if options.peer else 2
     if not options.peer:
         return _milliseconds(interleave(variants, rounds))
@@ -54,10 +56,9 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def _alone(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
-    """A neuron not asked before, by a Lab that has the lower maps at hand."""
-    warm = bench.lab()
+    """A neuron not asked before, by a Lab that was asked about its pictures for another."""
     return {
-        f"relevance_{short}{rule}": _asker(lambda: warm, numbers, between, rule)
+        f"relevance_{short}{rule}": _asker(cache(bench.lab), numbers, between, rule)
         for short, between in PAIRS.items()
         for rule in RULES
     }
@@ -84,19 +85,38 @@ def _asker(
     return ask
 
 
-def _shared(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
+def _maps(bench: Bench) -> dict[str, Ask]:
+    """A neuron in references of which nothing but the lower maps is at hand."""
+    count = RELEVANCE_BATCH
+    about = torch.full((count,), CHANNEL), torch.arange(count)
+    return _of_maps(bench, "maps", count, REFERENCES // count, *about)
+
+
+def _shared(bench: Bench) -> dict[str, Ask]:
     """Many neurons that cite the same pictures, whose denominators are kept for all of them."""
+    rows = torch.arange(2).repeat_interleave(PER_PICTURE)
+    return _of_maps(bench, "shared", 2, 1, torch.arange(len(rows)), rows)
+
+
+def _of_maps(
+    bench: Bench, name: str, pictures: int, times: int, channels: torch.Tensor, rows: torch.Tensor
+) -> dict[str, Ask]:
+    """Channels in the rows of some pictures whose lower maps are given, so many times over."""
     lab = bench.lab()
-    x = batch(lab, np.arange(2))
-    channels, rows = torch.arange(2 * PER_PICTURE), torch.arange(2).repeat_interleave(PER_PICTURE)
+    x = batch(lab, np.arange(pictures))
 
     def asker(lower: str, upper: str, rule: str) -> Ask:
         part = lab.model.slice(lower, upper)
         inputs = lab.model.inputs(x, part)
-        return lambda: attribution.relevance(part, inputs, channels, rows, rule)
+
+        def ask() -> None:
+            for _ in range(times):
+                attribution.relevance(part, inputs, channels, rows, rule)
+
+        return ask
 
     return {
-        f"relevance_{short}{rule}_shared": asker(lower, upper, rule)
+        f"relevance_{short}{rule}_{name}": asker(lower, upper, rule)
         for short, (lower, upper) in PAIRS.items()
         for rule in RULES
     }
@@ -122,7 +142,7 @@ def _ratios(found: Seconds) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, seconds in found.items():
         if not name.startswith("peer"):
-            what = name.removeprefix("relevance_").removesuffix("_cold").removesuffix("_shared")
+            what = re.sub("^relevance_|_(cold|maps|shared)$", "", name)
             peer = found[f"peer_{what}"] / OF_THE_PEER
             figures |= spread(f"{name}_over_peer", peer / (seconds / _pairs(name)))
     return figures

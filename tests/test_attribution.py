@@ -160,6 +160,10 @@ def test_sliced_relevance_is_that_of_the_whole_network(source: str) -> None:
     truth = full_gradient(model, x, upper, lower, channel)
     assert truth.abs().max() > 0
     torch.testing.assert_close(found, truth, rtol=0, atol=1e-9 * float(truth.abs().max()))
+    known = {rule: attribution.known(part, inputs, rule) for rule in ("gradient", "lrp")}
+    assert all(known.values()) == ("convnext" not in source), "linear layers would run again"
+    again = relevance(part, inputs, *pairs, "gradient", known=known["gradient"])
+    torch.testing.assert_close(again, found)
 
     watching = Watching(network.slice(None, upper), str(network.found[lower].node.target))
     z = watching.forward(x)
@@ -172,6 +176,8 @@ def test_sliced_relevance_is_that_of_the_whole_network(source: str) -> None:
     assert truth.isfinite().all()
     assert truth.abs().max() > 0
     torch.testing.assert_close(found, truth, rtol=0, atol=1e-9 * float(truth.abs().max()))
+    again = relevance(part, inputs, *pairs, "lrp", known=known["lrp"])
+    torch.testing.assert_close(again, found)
 
 
 def zennit_relevance(
@@ -246,6 +252,34 @@ def test_many_pairs_per_image_equal_one_at_a_time(small: Traced, rule: str, seed
     assert found.abs().sum(1).min() > 0 or seed == "map"
     nothing = torch.zeros(0, dtype=torch.long)
     assert relevance(part, inputs, nothing, nothing, rule).shape == (0, 256)
+
+
+@pytest.mark.parametrize("turns", [1, 20], ids=["one neuron", "many"])
+@pytest.mark.parametrize("rule", ["gradient", "lrp"])
+def test_what_is_known_of_pictures_is_not_computed_again(
+    small: Traced, rule: str, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = small.slice("layer3", "layer4")
+    inputs = small.inputs(seeded(3, 3, SIDE, SIDE), part)
+    rows = torch.tensor([0, 1, 0, 2, 0]).repeat(turns)  # the first comes down by itself
+    channels = torch.arange(len(rows)) * 5
+    truth = relevance(part, inputs, channels, rows, rule)
+    known = attribution.known(part, inputs, rule)
+    before = {name: each.clone() for name, each in known.items()}
+    calls = []
+    run = nn.Conv2d.forward
+
+    def watched(self: nn.Conv2d, x: Tensor) -> Tensor:
+        calls.append(self.in_channels)
+        return run(self, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", watched)
+    for _ in range(2):
+        found = relevance(part, inputs, channels, rows, rule, known=known)
+        torch.testing.assert_close(found, truth)
+    passes = 2 * 2 * (2 if rule == "lrp" else 1)
+    assert calls == [512] * passes, "of the last convolution, the channels that are asked for"
+    assert all(torch.equal(each, before[name]) for name, each in known.items())
 
 
 def test_all_channels_of_one_image(small: Traced) -> None:

@@ -72,9 +72,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     real = attribution.relevance
 
-    def count(part: Slice, inputs: Sequence[torch.Tensor], *args: Any) -> torch.Tensor:
+    def count(part: Slice, inputs: Sequence[torch.Tensor], *args: Any, **more: Any) -> torch.Tensor:
         sizes.append(len(inputs[0]))
-        return real(part, inputs, *args)
+        return real(part, inputs, *args, **more)
 
     monkeypatch.setattr(attribution, "relevance", count)
     return sizes

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, fx
 
+from explorer.compute.convolutions import is_flat
 from explorer.compute.places import STEP
-from explorer.compute.propagation import Propagation
+from explorer.compute.propagation import Known, Propagation
 from explorer.compute.pulls import Later, Lone, Product, Share, total
 from explorer.compute.rules import Rule, rules
 from explorer.networks.slices import Slice
@@ -40,20 +41,35 @@ def relevance(
     rule: str = "gradient",
     seed: str = "map",
     positions: Tensor | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """[P,D]: signed relevance of the lower channels for each of P pairs, summed over space.
 
     ``inputs`` are those of ``part.module``, B images each, ``channels`` i64[P] the upper channel
     and ``rows`` i64[P] the image (0 to B-1) of each pair, any number of pairs per image: an image
     runs forward once. ``seed`` "map" starts from relu(z) over the whole map, "argmax" from z at
-    ``positions`` i64[P] (flat in the map; None: each map's highest) alone. Raises MissingRule
-    where ``rule`` is "lrp" and a module has none.
+    ``positions`` i64[P] (flat in the map; None: each map's highest) alone. What ``known`` gave for
+    these inputs and this rule is not computed again. Raises MissingRule where ``rule`` is "lrp"
+    and a module has none.
     """
     found = inputs[0].new_zeros((len(rows), inputs[0].shape[part.lower_axis]))
-    for pairs, at, shares, lower in _pulled(part, inputs, channels, rows, rule, seed, positions):
+    about = part, inputs, channels, rows, rule, seed, positions
+    for pairs, at, shares, lower in _pulled(*about, known or {}):
         if shares:  # there are none where the lower layer only opens gates
             found[pairs] = _sums(shares, lower, part.lower_axis, rule)[at]
     return found
+
+
+def known(part: Slice, inputs: Sequence[Tensor], rule: str) -> Known:
+    """What relevance of these B images asks of convolutions before it comes down, whatever the
+    channels. Nothing where other modules mix channels too: they would run again all the same."""
+    modules = part.module.modules() if part.traced else ()
+    mixing = [m for m in modules if any(w.dim() > 1 for w in m.parameters(recurse=False))]
+    if not mixing or not all(is_flat(module) for module in mixing):
+        return {}
+    propagation = Propagation(part, _rules(part, rule))
+    propagation.forward(*inputs, only=torch.zeros(1, dtype=torch.long, device=inputs[0].device))
+    return propagation.known()
 
 
 def heat(
@@ -66,7 +82,7 @@ def heat(
     """
     found = x.new_zeros((len(x), *x.shape[2:]))
     rows = torch.arange(len(x), device=x.device)
-    for pairs, at, shares, _ in _pulled(part, (x,), channels, rows, rule, "argmax", positions):
+    for pairs, at, shares, _ in _pulled(part, (x,), channels, rows, rule, "argmax", positions, {}):
         maps = total(shares, x)
         found[pairs] = (maps * x if rule == "gradient" else maps).sum(2)[at]
     return found
@@ -110,6 +126,7 @@ def _pulled(
     rule: str,
     seed: str,
     positions: Tensor | None,
+    known: Known,
 ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor], list[Share], Tensor]]:
     """Indices of some pairs, where each of them is among T turns of B images, and the shares of
     the lower map of these images, [T,B,...] and [B,...]."""
@@ -119,8 +136,10 @@ def _pulled(
     channels, rows = (each.to(inputs[0].device) for each in (channels, rows))
     for pairs in _alike(rows):
         images, image = torch.unique(rows[pairs], return_inverse=True)
-        lower, *frontier = (each.detach()[images] for each in inputs)
-        z = propagation.forward(lower, *frontier, only=torch.unique(channels[pairs]))
+        lower, *frontier = (_of(each.detach(), images) for each in inputs)
+        own_known = {name: _of(each, images) for name, each in known.items()}
+        only = torch.unique(channels[pairs])
+        z = propagation.forward(lower, *frontier, only=only, known=own_known)
         own = propagation.numbered(channels[pairs])
         places = None if positions is None else positions.to(rows.device)[pairs]
         values = z.flatten(2)[image, own]
@@ -136,6 +155,11 @@ def _pulled(
             channel[at], value[at] = own[now], starts[now]
             last = first + at_once >= count
             yield pairs[now], at, propagation.down(Lone(channel, value), last), lower
+
+
+def _of(values: Tensor, images: Tensor) -> Tensor:
+    """The values [B,...] of these images, each once and in order: all, or a copy of some."""
+    return values if len(images) == len(values) else values[images]
 
 
 def _at_once(count: int, images: int, values: int) -> int:

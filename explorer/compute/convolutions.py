@@ -14,15 +14,25 @@ from explorer.compute.pulls import Later, Lone, Product, Pull, Share, transposed
 
 
 def convolved(
-    module: nn.Module, weights: Mapping[str, Tensor], x: Tensor, wanted: Tensor | None = None
-) -> tuple[Tensor, Callable[[Any], tuple[Tensor, ...]]]:
-    """``transposed`` for a convolution with these weights and biases. Autograd would copy the
-    pictures for every start; a transposed convolution needs no more than their size. What comes
-    down to where ``wanted`` [B,...] is zero may be left out."""
-    if not is_flat(module):
-        return transposed(lambda values: functional_call(module, dict(weights), (values,)), x)
-    output: Tensor = functional_call(module, dict(weights), (x,))
-    return output, convolution_pull(module, weights["weight"], x, output, wanted)
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    output: Tensor,
+    wanted: Tensor | None = None,
+) -> tuple[Callable[[], Tensor], Callable[[Any], tuple[Tensor, ...]]]:
+    """``transposed`` for a convolution with these weights and biases, whose output, of the form of
+    ``output``, is made when it is asked for. Autograd would copy the pictures for every start; a
+    transposed convolution needs no more than their size. What comes down to where ``wanted``
+    [B,...] is zero may be left out."""
+
+    def call(values: Tensor) -> Any:
+        return functional_call(module, dict(weights), (values,))
+
+    if is_flat(module):
+        pull = convolution_pull(module, weights["weight"], x, output, wanted)
+        return lambda: call(x), pull
+    made, back = transposed(call, x)
+    return lambda: made, back
 
 
 def is_flat(module: nn.Module) -> bool:

@@ -136,10 +136,11 @@ class DeviceLab:
     ) -> np.ndarray:
         """f32[K,D], see Lab. Only the sub-network between the layers is differentiated."""
         neuron = references.neuron
-        self._look_ahead(lower.name, neuron.layer)
+        self._look_ahead(lower.name, neuron.layer, rule)
 
         def make() -> Rows:
-            attribute = grouped.attributing(self.model, self.maps, (lower.name, neuron.layer), rule)
+            between, count = (lower.name, neuron.layer), len(references.index)
+            attribute = grouped.attributing(self.model, self.maps, between, rule, count)
 
             def part(index: np.ndarray) -> np.ndarray:
                 return attribute(index, np.full(len(index), neuron.channel), np.arange(len(index)))
@@ -155,11 +156,11 @@ class DeviceLab:
         is more."""
         return self.maps.get_ready()
 
-    def _look_ahead(self, lower: str, upper: str) -> None:
+    def _look_ahead(self, lower: str, upper: str, rule: str) -> None:
         """Get ready for other neurons of a layer, as far as there is a table of them."""
         table = self._store.get(self._key("table", upper, {}))
         if isinstance(table, LayerTable):
-            self.maps.look_ahead(self.model, (lower, upper), table.top)
+            self.maps.look_ahead(self.model, (lower, upper), rule, table.top)
 
     def relevances(
         self, references: Sequence[References], lower: Layer, rule: str, report: Report

@@ -53,13 +53,16 @@ def attributing(
     network: Network, maps: LowerMaps, between: tuple[str, str], rule: str, among: int = 1
 ) -> Relevance:
     """Relevance between two layers, lower and upper, of pictures whose lower maps are at hand or
-    made; ``among`` as ``LowerMaps`` has it."""
+    made; ``among`` as ``LowerMaps`` has it, which where it is not 0 keeps what is known of the
+    pictures too."""
     piece = network.slice(*between)
 
     def relevance(pictures: np.ndarray, channels: np.ndarray, rows: np.ndarray) -> np.ndarray:
         inputs = maps.of(network, piece, pictures, among)
+        known = maps.known(network, piece, rule, pictures, inputs, among) if among else {}
         pairs = torch.from_numpy(channels), torch.from_numpy(rows)
-        return attribution.relevance(piece, inputs, *pairs, rule).float().cpu().numpy()
+        found = attribution.relevance(piece, inputs, *pairs, rule, known=known)
+        return found.float().cpu().numpy()
 
     return relevance
 

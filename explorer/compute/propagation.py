@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from explorer.compute import narrowing
-from explorer.compute.convolutions import gradient_of_convolution, is_point
+from explorer.compute.convolutions import gradient_of_convolution, is_flat, is_point
 from explorer.compute.pulls import Lone, Make, Product, Pull, Share, gradient, transposed
 from explorer.compute.rules import Rule, flat, z_plus, z_plus_below_zero
 from explorer.networks import modules as m
@@ -22,6 +22,11 @@ LEAST_TURNS = 8
 
 FEW = 0.5
 """The upper layer's channels are made alone if they are no more than this share of all."""
+
+Known = Mapping[str, Tensor]
+"""Of pictures [B,...]: what convolutions give, by the names of their nodes, and with ``BELOW``
+after a name what relevance of that is divided by."""
+BELOW = ".below"
 
 
 @dataclass
@@ -50,19 +55,35 @@ class Propagation(fx.Interpreter):
         (self._end,) = next(n for n in self.graph.nodes if n.op == "output").all_input_nodes
         self._last = narrowing.last(cast(fx.GraphModule, self.module), self._end)
         self._only: Tensor | None = None  # of the last values: the channels that are made
+        self._known: Known = {}
         self._steps: dict[fx.Node, _Step] = {}  # from the lower map on, in order of execution
         self._open: narrowing.Opened | None = None
 
-    def forward(self, *inputs: Tensor, only: Tensor | None = None) -> Tensor:
+    def forward(
+        self, *inputs: Tensor, only: Tensor | None = None, known: Known | None = None
+    ) -> Tensor:
         """The slice's output [B,C,H,W] for these inputs, which ``down`` starts from; or of the
-        channels ``only`` i64[K] alone, where that saves work. Which it was, ``numbered`` knows."""
+        channels ``only`` i64[K] alone, where that saves work. Which it was, ``numbered`` knows.
+        Of what is ``known`` of the pictures nothing is computed again."""
         self._steps.clear()
-        self._open = None
+        self._open, self._known = None, known or {}
         few = only is not None and self._last and len(only) <= FEW * self._end.meta["shape"][1]
         self._only = only if few else None
         with torch.no_grad():
             output: Tensor = self.run(*inputs)
         return output
+
+    def known(self) -> Known:
+        """What is worth knowing when relevance is taken down these pictures again, from whatever
+        channels: all that these are to the rules, but the last values."""
+        found = {}
+        with torch.no_grad():
+            for node, step in self._steps.items():
+                if step.module and is_flat(step.module) and node not in self._last:
+                    found[node.name] = step.value
+                    below = step.make(step.module, step.inputs, step.value).below
+                    found |= {} if below is None else {node.name + BELOW: below()}
+        return found
 
     def numbered(self, channels: Tensor) -> Tensor:
         """Where these channels, which were asked for, stand in the output."""
@@ -127,11 +148,19 @@ class Propagation(fx.Interpreter):
 
     def _made(self, node: fx.Node, step: _Step) -> Pull:
         if not (self._open and step.narrows):
-            return step.make(step.module, step.inputs, step.value)
+            return self._knowing(node, step.make(step.module, step.inputs, step.value), None)
         above, feeders = self._open.get(node), [self._open.get(each) for each in step.feeders]
         pull = narrowing.between(step.make, step.module, step.inputs, step.value, above, feeders)
-        step.value = narrowing.some(step.value, None if above is None else above.channels)
-        return pull
+        channels = None if above is None else above.channels
+        step.value = narrowing.some(step.value, channels)
+        return self._knowing(node, pull, channels)
+
+    def _knowing(self, node: fx.Node, pull: Pull, channels: Tensor | None) -> Pull:
+        """A pull of these channels of a value (None: all), with what is known to divide by."""
+        if (below := self._known.get(node.name + BELOW)) is None:
+            return pull
+        chosen = narrowing.some(below, channels)
+        return replace(pull, below=lambda: chosen)
 
     def run_node(self, n: fx.Node) -> Any:
         feeders = [feeder for feeder in n.all_input_nodes if feeder in self._steps]
@@ -148,9 +177,10 @@ class Propagation(fx.Interpreter):
         if self._only is not None and n in self._last:
             return self._some(n, self._only, module, inputs, make)
         narrows = rule is not flat and narrowing.narrows(module, inputs)
-        if rule is None and not narrows:
+        if rule is None and not narrows and not (module and is_flat(module)):
             return self._differentiated(n, feeders, module)
-        value = super().run_node(n)
+        value = self._known.get(n.name)
+        value = super().run_node(n) if value is None else value
         named = [*n.args, *n.kwargs.values()]
         if narrows and module is not None and is_point(module, spaced=True):
             make = narrowing.at_steps(make)

@@ -64,21 +64,20 @@ def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pul
     """Only what raises the output counts: z = W+ x+ + b+ + W- x-, never negative."""
     (x,) = inputs
     if not bool(x.amin() < 0):
-        return _rectified(module, x)
+        return _rectified(module, x, output)
     weights = dict(module.named_parameters(recurse=False))
     plus = {name: weight.clamp(min=0) for name, weight in weights.items()}
     minus = {"weight": weights["weight"].clamp(max=0)}
-    return _both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus))
+    return _both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus), output)
 
 
-def _rectified(module: nn.Module, x: Tensor) -> Pull:
+def _rectified(module: nn.Module, x: Tensor, output: Tensor) -> Pull:
     """z-plus after a rectifier, where the negative half is nothing."""
     plus = {name: w.clamp(min=0) for name, w in module.named_parameters(recurse=False)}
-
-    positive = cache(lambda: _positive(module, plus, x))  # not needed where one channel is alone
+    below, pull = _positive(module, plus, x, output)
 
     def whole(shares: Tensor | Product) -> tuple[Share, ...]:
-        return (Product(positive()[1](shares)[0], x),)
+        return (Product(pull(shares)[0], x),)
 
     def alone(relevance: Lone) -> tuple[Share, ...]:
         rows, maps = plus["weight"][relevance.channel].flatten(2), x.movedim(1, -1)
@@ -87,38 +86,43 @@ def _rectified(module: nn.Module, x: Tensor) -> Pull:
         return (Product(point(rows, relevance.value / stabilise(z)), x),)
 
     lone = alone if is_point(module) else None
-    return Pull(whole, lone, lambda: positive()[0], multiplies=is_flat(module))
+    return Pull(whole, lone, below, multiplies=is_flat(module))
 
 
 def _positive(
-    module: nn.Module, weights: Mapping[str, Tensor], x: Tensor
-) -> tuple[Tensor, Callable[[Any], tuple[Tensor, ...]]]:
+    module: nn.Module, weights: Mapping[str, Tensor], x: Tensor, output: Tensor
+) -> tuple[Callable[[], Tensor], Callable[[Any], tuple[Tensor, ...]]]:
     """``convolved`` of what is never negative, stabilised: in the bias, which costs nothing. What
     comes down is multiplied by x."""
     if "bias" in weights:
-        return convolved(module, {**weights, "bias": weights["bias"] + STABILISER}, x, x)
-    z, pull = convolved(module, weights, x, x)
-    return z + STABILISER, pull
+        shifted = {**weights, "bias": weights["bias"] + STABILISER}
+        below, pull = convolved(module, shifted, x, output, x)
+        return cache(below), pull
+    z, pull = convolved(module, weights, x, output, x)
+    return cache(lambda: z() + STABILISER), pull
 
 
 def _both(
-    module: nn.Module, halves: tuple[Tensor, Tensor], weights: tuple[dict[str, Tensor], ...]
+    module: nn.Module,
+    halves: tuple[Tensor, Tensor],
+    weights: tuple[dict[str, Tensor], ...],
+    output: Tensor,
 ) -> Pull:
     """z-plus of the positive and the negative half of an input, each with its weights: as channels
     side by side where there are no groups, so that maps of the output are made once."""
     plus, minus = weights
     if getattr(module, "groups", 1) == 1:
         wide = torch.cat([plus["weight"], minus["weight"]], 1)
-        below, pull = _positive(module, {**plus, "weight": wide}, torch.cat(halves, 1))
+        below, pull = _positive(module, {**plus, "weight": wide}, torch.cat(halves, 1), output)
 
         def pulled(shares: Tensor) -> Sequence[Tensor]:
             return pull(shares)[0].chunk(2, 2)
 
     else:
-        z, first = _positive(module, plus, halves[0])
+        more, first = _positive(module, plus, halves[0], output)
         none = {name: torch.zeros_like(each) for name, each in plus.items()}
-        less, second = convolved(module, {**none, **minus}, halves[1])
-        below = z + less
+        less, second = convolved(module, {**none, **minus}, halves[1], output)
+        below = cache(lambda: more() + less())
 
         def pulled(shares: Tensor) -> Sequence[Tensor]:
             return first(shares)[0], second(shares)[0]
@@ -127,7 +131,7 @@ def _both(
         one, two = pulled(shares)
         return (torch.addcmul(one * halves[0], two, halves[1]),)
 
-    return Pull(whole, below=lambda: below)
+    return Pull(whole, below=below)
 
 
 def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -136,19 +140,20 @@ def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
     above zero; elsewhere no relevance comes, unless something is added to what was cut."""
     (x,) = inputs
     if not bool(x.amin() < 0):
-        return _rectified(module, x)
+        return _rectified(module, x, output)
     if not is_flat(module):
         return z_plus(module, inputs, output)
     weights = dict(module.named_parameters(recurse=False))
     size = x.abs()
-    more, unsigned = convolved(module, {name: each.abs() for name, each in weights.items()}, size)
+    sizes = {name: each.abs() for name, each in weights.items()}
+    more, unsigned = convolved(module, sizes, size, output)
     signed = convolution_pull(module, weights["weight"], x, output)
-    below = more.add_(output).clamp_(min=0).add_(2 * STABILISER)
+    below = cache(lambda: more().add_(output).clamp_(min=0).add_(2 * STABILISER))
 
     def whole(shares: Tensor) -> tuple[Share, ...]:
         return (signed(shares)[0].mul_(x).addcmul_(unsigned(shares)[0], size),)
 
-    return Pull(whole, below=lambda: below)
+    return Pull(whole, below=below)
 
 
 def flat(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -159,8 +164,9 @@ def flat(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     weights = {"weight": weight.new_ones((groups, 1, *weight.shape[2:]))}
     if module.bias is not None:
         weights["bias"] = weight.new_zeros(groups)
-    z, pull = convolved(module, weights, x.new_ones((len(x), groups, *x.shape[2:])))
-    below = stabilise(inside * z)
+    ones = x.new_ones((len(x), groups, *x.shape[2:]))
+    z, pull = convolved(module, weights, ones, output[:, :groups])
+    below = stabilise(inside * z())
 
     def share(relevance: Tensor) -> tuple[Share, ...]:
         each = relevance.reshape(*relevance.shape[:2], groups, -1, *relevance.shape[3:])
