@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explorer.compute import attribution
@@ -416,6 +417,48 @@ def test_functions_become_modules() -> None:
     assert kinds.count(nn.Linear) == 1
     assert nn.BatchNorm2d not in kinds
     assert model.second.bias is None
+
+
+class Unusual(nn.Module):
+    """Operations of few networks: weights standardised as they are used, group norm, pooling less
+    what was pooled, a gate that is expanded, a side that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.squeeze, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.first.weight
+        weight = (weight - weight.mean((1, 2, 3), keepdim=True)) / weight.std()
+        x = F.relu(F.conv2d(x, weight, self.first.bias, 1, "same"))
+        x = F.group_norm(x, 2)
+        x = x + (F.avg_pool2d(x, 3, 1, 1) - x)
+        gate = torch.sigmoid(self.squeeze(x.mean((2, 3), keepdim=True)))
+        x = x * gate.expand_as(x)
+        side = x.shape[2] * 2
+        x = F.relu(self.last(F.interpolate(x, (side, side))))
+        return self.head(x.mean((2, 3)))
+
+
+def test_unusual_operations_have_rules_too() -> None:
+    torch.manual_seed(0)
+    model, x = Unusual().eval().requires_grad_(False), pictures()
+    network = canonise(model, x[:1])
+    assert error(network(x), model(x)) < 1e-6
+    assert "expand_as" not in [node.target for node in network.graph.nodes]
+    traced = Traced(model, x[:1])
+    part = traced.slice("relu", "relu_1")
+    ruled = {node.name: rule.__name__ for node, rule in rules(part).items() if rule}
+    assert list(ruled.values()) == [
+        *("group_norm", "epsilon", "pass_on", "epsilon", "epsilon"),  # to what pooling adds
+        *("epsilon", "z_plus", "pass_on", "gate", "z_plus"),
+    ]
+    pairs = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1])
+    found = attribution.relevance(part, traced.inputs(x, part), *pairs, "lrp")
+    assert found.isfinite().all()
+    assert found.any()
 
 
 def test_a_call_used_twice_shares_weights_but_no_module() -> None:

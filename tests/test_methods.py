@@ -127,7 +127,7 @@ def test_a_neuron_at_its_bias_everywhere_is_refused() -> None:
     lab = PlantedLab(2)
     lab.rows[:] = 0
     method = METHODS["pure"]
-    with pytest.raises(NoCluster, match="at its bias"):
+    with pytest.raises(NoCluster, match="is at its bias"):
         method.split(lab, lab.references_, method.Params(), silent)
 
 

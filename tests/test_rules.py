@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zennit.rules
@@ -303,6 +304,31 @@ def test_layer_norm_holds_the_deviation_constant() -> None:
         truth[i] += x[i] * slope * relevance[j] / away(z[j])
     found = propagated(nn.Sequential(norm), x[None], relevance[None])[0]
     torch.testing.assert_close(found, truth)
+
+
+def test_group_norm_holds_the_deviation_of_each_group_constant() -> None:
+    norm = layer(nn.GroupNorm(2, 4))
+    x, relevance = normal(2, 4, 2, 3), normal(2, 4, 2, 3, seed=2)
+    z, truth = norm(x), torch.zeros_like(x)
+    for image, group in itertools.product(range(2), range(2)):
+        own = image, slice(2 * group, 2 * group + 2)
+        deviation = torch.sqrt(x[own].var(unbiased=False) + norm.eps)
+        for (c, *up), (d, *down) in itertools.product(np.ndindex(2, 2, 3), repeat=2):
+            slope = norm.weight[own[1]][c] / deviation * (([c, *up] == [d, *down]) - 1 / 12)
+            share = relevance[own][c, *up] / away(z[own][c, *up])
+            truth[own][d, *down] += x[own][d, *down] * slope * share
+    torch.testing.assert_close(propagated(nn.Sequential(norm), x, relevance), truth)
+
+
+@pytest.mark.parametrize(
+    "moves", [nn.Upsample(scale_factor=2), nn.ConstantPad2d((1, 0, 2, 1), 0.0)], ids=str
+)
+def test_what_moves_values_keeps_their_relevance(moves: nn.Module) -> None:
+    x = normal(2, 3, 4, 4)
+    relevance = normal(*moves(x).shape, seed=2)
+    leaf = x.clone().requires_grad_()
+    (truth,) = torch.autograd.grad(moves(leaf), leaf, relevance)
+    torch.testing.assert_close(propagated(nn.Sequential(moves), x, relevance), truth)
 
 
 def test_a_gate_gets_nothing() -> None:

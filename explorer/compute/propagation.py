@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 from explorer.compute import narrowing
 from explorer.compute.convolutions import gradient_of_convolution, is_flat, is_point
 from explorer.compute.pulls import Lone, Make, Product, Pull, Share, gradient, transposed
-from explorer.compute.rules import Rule, flat, z_plus, z_plus_below_zero
+from explorer.compute.rules import Rule
+from explorer.compute.z_plus import flat, z_plus, z_plus_below_zero
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 

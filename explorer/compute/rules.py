@@ -8,7 +8,7 @@ relevance of its inputs; denominators z are stabilised to z + sgn(z) 1e-6 with s
     z-plus      convolutions                   the same for z = W+ x+ + b+ + W- x-
     flat        the convolution on the pixels  every input of a window receives the same share
     pass        activations, batch norm        R_in = R_out
-    layer norm  layer norm                     epsilon with the standard deviation held constant
+    norm        layer norm, group norm         epsilon with the standard deviation held constant
     gate        products                       all to the signal, none to the gate
     gradient    rearrangement, max pooling     relevance goes where the values came from
 
@@ -22,26 +22,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from explorer.compute.convolutions import convolution_pull, convolved, is_flat, is_point, point
 from explorer.compute.pulls import Lone, Product, Pull, Share, transposed
+from explorer.compute.z_plus import flat, stabilise, z_plus, z_plus_below_zero
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 from explorer.records import MissingRule
 
 Rule = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Pull]
 """(module, its inputs [B,...], its output) -> what pulls relevance of the output down to them."""
-
-STABILISER = 1e-6
-
-
-def stabilise(z: Tensor) -> Tensor:
-    """Move every value away from zero by 1e-6, zero itself upwards."""
-    return z + torch.where(z < 0, -STABILISER, STABILISER)
 
 
 def epsilon(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
@@ -60,121 +53,6 @@ def epsilon(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pu
     return _spread(inputs, *transposed(module, *inputs))
 
 
-def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
-    """Only what raises the output counts: z = W+ x+ + b+ + W- x-, never negative."""
-    (x,) = inputs
-    if not bool(x.amin() < 0):
-        return _rectified(module, x, output)
-    weights = dict(module.named_parameters(recurse=False))
-    plus = {name: weight.clamp(min=0) for name, weight in weights.items()}
-    minus = {"weight": weights["weight"].clamp(max=0)}
-    return _both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus), output)
-
-
-def _rectified(module: nn.Module, x: Tensor, output: Tensor) -> Pull:
-    """z-plus after a rectifier, where the negative half is nothing."""
-    plus = {name: w.clamp(min=0) for name, w in module.named_parameters(recurse=False)}
-    below, pull = _positive(module, plus, x, output)
-
-    def whole(shares: Tensor | Product) -> tuple[Share, ...]:
-        return (Product(pull(shares)[0], x),)
-
-    def alone(relevance: Lone) -> tuple[Share, ...]:
-        rows, maps = plus["weight"][relevance.channel].flatten(2), x.movedim(1, -1)
-        z = torch.einsum("bhwi,tbi->tbhw", maps, rows)
-        z = z + plus["bias"][relevance.channel][..., None, None] if "bias" in plus else z
-        return (Product(point(rows, relevance.value / stabilise(z)), x),)
-
-    lone = alone if is_point(module) else None
-    return Pull(whole, lone, below, multiplies=is_flat(module))
-
-
-def _positive(
-    module: nn.Module, weights: Mapping[str, Tensor], x: Tensor, output: Tensor
-) -> tuple[Callable[[], Tensor], Callable[[Any], tuple[Tensor, ...]]]:
-    """``convolved`` of what is never negative, stabilised: in the bias, which costs nothing. What
-    comes down is multiplied by x."""
-    if "bias" in weights:
-        shifted = {**weights, "bias": weights["bias"] + STABILISER}
-        below, pull = convolved(module, shifted, x, output, x)
-        return cache(below), pull
-    z, pull = convolved(module, weights, x, output, x)
-    return cache(lambda: z() + STABILISER), pull
-
-
-def _both(
-    module: nn.Module,
-    halves: tuple[Tensor, Tensor],
-    weights: tuple[dict[str, Tensor], ...],
-    output: Tensor,
-) -> Pull:
-    """z-plus of the positive and the negative half of an input, each with its weights: as channels
-    side by side where there are no groups, so that maps of the output are made once."""
-    plus, minus = weights
-    if getattr(module, "groups", 1) == 1:
-        wide = torch.cat([plus["weight"], minus["weight"]], 1)
-        below, pull = _positive(module, {**plus, "weight": wide}, torch.cat(halves, 1), output)
-
-        def pulled(shares: Tensor) -> Sequence[Tensor]:
-            return pull(shares)[0].chunk(2, 2)
-
-    else:
-        more, first = _positive(module, plus, halves[0], output)
-        none = {name: torch.zeros_like(each) for name, each in plus.items()}
-        less, second = convolved(module, {**none, **minus}, halves[1], output)
-        below = cache(lambda: more() + less())
-
-        def pulled(shares: Tensor) -> Sequence[Tensor]:
-            return first(shares)[0], second(shares)[0]
-
-    def whole(shares: Tensor) -> tuple[Share, ...]:
-        one, two = pulled(shares)
-        return (torch.addcmul(one * halves[0], two, halves[1]),)
-
-    return Pull(whole, below=below)
-
-
-def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
-    """``z_plus`` of a convolution whose output y is cut at zero. Of a signed input,
-    2 z = y + |W| |x| + |b| takes one convolution instead of two, and loses no digits where y is
-    above zero; elsewhere no relevance comes, unless something is added to what was cut."""
-    (x,) = inputs
-    if not bool(x.amin() < 0):
-        return _rectified(module, x, output)
-    if not is_flat(module):
-        return z_plus(module, inputs, output)
-    weights = dict(module.named_parameters(recurse=False))
-    size = x.abs()
-    sizes = {name: each.abs() for name, each in weights.items()}
-    more, unsigned = convolved(module, sizes, size, output)
-    signed = convolution_pull(module, weights["weight"], x, output)
-    below = cache(lambda: more().add_(output).clamp_(min=0).add_(2 * STABILISER))
-
-    def whole(shares: Tensor) -> tuple[Share, ...]:
-        return (signed(shares)[0].mul_(x).addcmul_(unsigned(shares)[0], size),)
-
-    return Pull(whole, below=below)
-
-
-def flat(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
-    """All inputs of a window share alike: x = 1, W = 1, b = 0. So what the outputs of a group have
-    is added up first, and one input of it stands for all."""
-    x, weight, groups = inputs[0], module.get_parameter("weight"), cast(int, module.groups)
-    inside = x.shape[1] // groups
-    weights = {"weight": weight.new_ones((groups, 1, *weight.shape[2:]))}
-    if module.bias is not None:
-        weights["bias"] = weight.new_zeros(groups)
-    ones = x.new_ones((len(x), groups, *x.shape[2:]))
-    z, pull = convolved(module, weights, ones, output[:, :groups])
-    below = stabilise(inside * z())
-
-    def share(relevance: Tensor) -> tuple[Share, ...]:
-        each = relevance.reshape(*relevance.shape[:2], groups, -1, *relevance.shape[3:])
-        return (pull(each.sum(3) / below)[0].repeat_interleave(inside, 2),)
-
-    return Pull(share)
-
-
 def pass_on(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """The one input has the relevance of the output."""
     return Pull(lambda relevance: (relevance,), lambda alone: (alone,), passes=True)
@@ -183,12 +61,26 @@ def pass_on(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pu
 def layer_norm(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """epsilon for (x - mean(x)) weight / std + bias with std as a constant (Ali et al. 2022)."""
     axes = tuple(range(-len(module.normalized_shape), 0))
-    scale = torch.rsqrt(inputs[0].var(axes, unbiased=False, keepdim=True) + module.eps)
+    return _norm(module, inputs, output.shape, axes, module.normalized_shape)
+
+
+def group_norm(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
+    """The same over the channels of each group."""
+    groups = torch.Size((len(output), module.num_groups, -1))
+    return _norm(module, inputs, groups, (2,), (-1, *[1] * (output.dim() - 2)))
+
+
+def _norm(
+    module: Any, inputs: tuple[Tensor, ...], groups: torch.Size, axes: Any, wide: Sequence[int]
+) -> Pull:
+    """Mean and deviation are over axes of values in the form ``groups``; weights have ``wide``."""
+    scale = torch.rsqrt(inputs[0].reshape(groups).var(axes, False, keepdim=True) + module.eps)
 
     def normalised(x: Tensor) -> Tensor:
-        made = (x - x.mean(axes, keepdim=True)) * scale
-        made = made if module.weight is None else made * module.weight
-        return made if module.bias is None else made + module.bias
+        values = x.reshape(groups)
+        made = ((values - values.mean(axes, keepdim=True)) * scale).reshape(x.shape)
+        made = made if module.weight is None else made * module.weight.reshape(wide)
+        return made if module.bias is None else made + module.bias.reshape(wide)
 
     return _spread(inputs, *transposed(normalised, *inputs))
 
@@ -227,13 +119,14 @@ def _spread(
 
 RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule | None], ...] = (
     ((nn.Conv1d, nn.Conv2d, nn.Conv3d), z_plus),
-    ((nn.Linear, m.Add, m.Mean, nn.AvgPool2d, nn.AdaptiveAvgPool2d), epsilon),
+    ((nn.Linear, m.Add, m.Mean, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool2d), epsilon),
     ((*m.ACTIVATIONS, nn.Sigmoid, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus), pass_on),
     ((nn.BatchNorm1d, nn.BatchNorm2d, m.Scale, m.Shift), pass_on),
     ((nn.LayerNorm,), layer_norm),
+    ((nn.GroupNorm,), group_norm),
     ((m.Multiply,), gate),
-    ((nn.MaxPool2d, nn.AdaptiveMaxPool2d, m.Concatenate, m.SamePad, nn.ZeroPad2d), None),
-    ((nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle), None),
+    ((nn.MaxPool2d, nn.AdaptiveMaxPool2d, m.Concatenate, m.SamePad, nn.ConstantPad2d), None),
+    ((nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.Upsample), None),
 )
 """Kinds of modules and their rule; None: the gradient is the rule. The first match holds."""
 
@@ -278,7 +171,8 @@ def _cut(network: fx.GraphModule, node: fx.Node) -> bool:
 def _rule(part: Slice, network: fx.GraphModule, node: fx.Node) -> Rule | None:
     target = str(node.target)
     if node.op != "call_module":
-        if node.target in m.SHAPERS:
+        number = node.target in m.ARITHMETIC and node.meta.get("shape", ()) is None
+        if node.target in m.SHAPERS or number:
             return None
         raise _missing(node.meta.get("path", node.name), getattr(node.target, "__name__", target))
     module = network.get_submodule(target)

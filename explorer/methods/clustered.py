@@ -61,19 +61,20 @@ def cluster(
 ) -> Split:
     """Divide the references by k-means on ``rows`` f32[K,D] (``params.k``, 0 = automatic).
 
-    Rows of nothing but zeros (no relevance reaches the lower layer: the neuron is at its bias)
-    belong to no virtual neuron. ``params`` needs ``k`` and ``seed``. Scores hold the share of such
-    ``outliers``, and the silhouette, its null (rows with shuffled
-    columns) and the stability over resamples, in [-1, 1], higher is better; they are absent for
-    k = 1. ``provenance`` gains the ``profile`` of the same scores for every k that was tried, and
-    the k that ``auto`` chooses.
+    Rows of nothing but zeros (no relevance reaches the lower layer: the neuron is at its bias, or
+    by LRP the layer only opens gates) belong to no virtual neuron. ``params`` needs ``k`` and
+    ``seed``. Scores hold the share of such ``outliers``, and the silhouette, its null (rows with
+    shuffled columns) and the stability over resamples, in [-1, 1], higher is better; they are
+    absent for k = 1. ``provenance`` gains the ``profile`` of the same scores for every k that was
+    tried, and the k that ``auto`` chooses.
     """
     used = rows.any(axis=1)
     count = int(used.sum())
     if not count:
         raise NoCluster(
-            f"None of the {len(rows)} references has anything to divide in {space}: the neuron is "
-            "at its bias there, so choose another lower layer or neuron."
+            f"None of the {len(rows)} references has anything to divide in {space}: there the "
+            "neuron is at its bias, or the layer only opens gates, which have no relevance by LRP. "
+            "Choose another lower layer or neuron."
         )
     if params.k > count:
         raise NoCluster(

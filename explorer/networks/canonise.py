@@ -156,8 +156,11 @@ class _Rewriter:
             return None
         if not _nodes((args, kwargs)):
             return _evaluate(node, args, kwargs)
-        if target in IDLE_FUNCTIONS:
+        if target in IDLE_FUNCTIONS or _spreads(node):
             return args[0]
+        if target in m.DIFFERENCES and len(args) == 2 and _maps(node):
+            negative = self.call(m.Scale(-1), f"{path}.negative", (args[1],))
+            return self.call(m.Add(), path, (args[0], negative))
         module = self._module(node, args, kwargs)
         if module is not None:
             maps = args[0] if target in m.JOINS else args
@@ -239,6 +242,25 @@ def _nodes(value: Any) -> list[fx.Node]:
 
     _mapped(value, keep)
     return found
+
+
+def _maps(node: fx.Node) -> bool:
+    """Whether all that a call takes are maps."""
+    maps = [arg for arg in node.args if isinstance(arg, fx.Node) and arg.meta.get("shape")]
+    return len(maps) == len(node.args) and not node.kwargs
+
+
+def _spreads(node: fx.Node) -> bool:
+    """Whether a call spreads a value for sums and products alone, which do so themselves: it would
+    hide which of two factors is the gate."""
+
+    def does(user: fx.Node) -> bool:
+        others = [arg for arg in user.args if arg is not node]
+        alike = any(isinstance(o, fx.Node) and o.meta.get("shape") == shape for o in others)
+        return user.target in m.ADDITIONS | m.PRODUCTS and alike and _maps(user)
+
+    shape = node.meta.get("shape")
+    return node.target in ("expand", "expand_as") and all(does(user) for user in node.users)
 
 
 def _attribute(root: nn.Module, target: str) -> Any:

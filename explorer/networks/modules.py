@@ -152,6 +152,30 @@ def _layer_norm(
     return parametrised(nn.LayerNorm(list(shape), eps, device="meta"), weight, bias)
 
 
+def _group_norm(
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> nn.Module:
+    channels = num_groups if weight is None else len(weight)
+    return parametrised(nn.GroupNorm(num_groups, channels, eps, device="meta"), weight, bias)
+
+
+def _convolution(
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> nn.Module:
+    outer, inner, high, wide = weight.shape
+    about = stride, padding, dilation, groups
+    made = nn.Conv2d(inner * groups, outer, (high, wide), *about, device="meta")
+    return parametrised(made, weight, bias)
+
+
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Module:
     return parametrised(nn.Linear(weight.shape[1], weight.shape[0], device="meta"), weight, bias)
 
@@ -194,6 +218,8 @@ MODULES: dict[Any, Callable[..., nn.Module]] = {
     F.avg_pool2d: nn.AvgPool2d,
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), _max_pool),
     F.layer_norm: _layer_norm,
+    F.group_norm: _group_norm,
+    F.conv2d: _convolution,
     F.linear: _linear,
 }
 """Functions and method names of one map; the rest of the call's arguments go to the builder."""
@@ -204,11 +230,25 @@ DIFFERENCES = {operator.sub, operator.isub, torch.sub, "sub", "sub_"}
 QUOTIENTS = {operator.truediv, operator.itruediv, torch.div, "div", "div_"}
 JOINS = {torch.cat, torch.concat}
 
+ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv, operator.mod}
+"""What networks also do to numbers, such as sides of maps, that carry no relevance."""
+
 SHAPERS = {
     *(operator.getitem, getattr, F.pad, torch.permute, torch.transpose, torch.reshape),
     *(torch.movedim, torch.unsqueeze, torch.squeeze, torch.chunk, torch.split, torch.unbind),
     *("permute", "transpose", "reshape", "view", "contiguous", "size", "dim", "unsqueeze"),
-    *("squeeze", "chunk", "split", "unbind", "expand", "clone", "detach", "to", "type_as"),
+    *(
+        "squeeze",
+        "chunk",
+        "split",
+        "unbind",
+        "expand",
+        "expand_as",
+        "reshape_as",
+        "clone",
+        "detach",
+    ),
+    *("to", "type_as", F.interpolate),
     *(operator.floordiv, operator.eq, torch._assert),
 }
 """Calls that only move, cut or copy values: relevance follows them as gradients do."""
