@@ -1,7 +1,8 @@
 """Variants timed in turn, so that a noisy machine is as noisy for each of them.
 
-A round runs every variant once; figures are medians over rounds, and a ratio is the median of the
-ratios within a round, with the quartiles as its spread.
+A round runs every variant once, in an order that is drawn anew, as what ran just before may slow
+down the next. Figures are medians over rounds, and a ratio is the median of the ratios within a
+round, with the quartiles as its spread.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ def interleave(variants: Mapping[str, Callable[[], Any]], rounds: int, warm: int
     prepared something first); of others the wall clock is read.
     """
     found: dict[str, list[float]] = {name: [] for name in variants}
+    drawn = np.random.default_rng(0)
     for number in range(warm + rounds):
-        for name, variant in variants.items():
+        for name in drawn.permutation(list(variants)).tolist():
             start = time.perf_counter()
-            told = variant()
+            told = variants[name]()
             spent = time.perf_counter() - start
             if number >= warm:
                 found[name].append(told if isinstance(told, float) else spent)

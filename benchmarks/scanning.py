@@ -6,7 +6,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,26 +49,42 @@ def measure(options: Options) -> dict[str, Any]:
             count = min(SCANNED[name] // (4 if options.quick else 1), len(images))
             figures |= _compare(f"{name}_{precision}", network, images, count, options)
     figures["scan_over_bare_forward"] = figures["scan_resnet50_float32_over_bare_forward"]
-    return figures | (peer(options, figures) if options.peer else {})
+    return figures | (beside_peer(options) if options.peer else {})
 
 
-def peer(options: Options, figures: Mapping[str, Any]) -> dict[str, float]:
-    """zennit-crp's scan of the same layers, and how many times as fast ours is. It is run once, by
-    itself: a picture takes it so long that nothing else matters."""
-    images = Bench(options).images
+def beside_peer(options: Options) -> dict[str, float]:
+    """How many times as fast as zennit-crp's scan of the same layers ours is, in turn with it."""
+    images, loaded = Bench(options).images, load(*NETWORKS["resnet50"])
+    networks = {each: Network.build(loaded, "cpu", each) for each in PRECISIONS}
+    part = cut(images, min(SCANNED["resnet50"], len(images)))
+
+    def ours(network: Network) -> Callable[[], None]:
+        return lambda: whole(network, part, blocks(network), options.folder)
+
+    variants: dict[str, Callable[[], Any]] = {name: ours(each) for name, each in networks.items()}
+    for scan_once in variants.values():
+        scan_once()
+    variants["peer"] = lambda: peer(options, images)
+    seconds = interleave(variants, 1 if options.quick else 3, warm=0)
+    speed = {name: len(part) / each for name, each in seconds.items()}
+    speed["peer"] = PEER_PICTURES / seconds["peer"]
+    figures = spread("scan_resnet50_peer_images_per_s", speed["peer"])
+    for precision in PRECISIONS:
+        name = f"scan_resnet50_{precision}_over_peer"
+        figures |= spread(name, speed[precision] / speed["peer"])
+    return figures
+
+
+def peer(options: Options, images: ImageSet) -> float:
+    """The seconds that zennit-crp's scan of the first pictures takes, in a process of its own."""
     paths = [str(Path(images.root) / path) for path in images.paths[:PEER_PICTURES]]
-    asked = {"pictures": paths, "folder": str(options.folder / "peer")}
+    folder = tempfile.mkdtemp(dir=options.folder)
+    asked = {"pictures": paths, "folder": folder}
     command = [options.peer, str(Path(__file__).with_name("peer_scan.py"))]
     run = subprocess.run(
         command, input=json.dumps(asked), capture_output=True, text=True, check=True
     )
-    found = json.loads(run.stdout.splitlines()[-1])
-    speed = len(paths) / found["seconds"]
-    return {"scan_resnet50_peer_images_per_s": speed} | {
-        f"scan_resnet50_{precision}_over_peer": figures[name] / speed
-        for precision in PRECISIONS
-        if (name := f"scan_resnet50_{precision}_images_per_s") in figures
-    }
+    return float(json.loads(run.stdout.splitlines()[-1])["seconds"])
 
 
 def _compare(
