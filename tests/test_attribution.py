@@ -282,6 +282,20 @@ def test_what_is_known_of_pictures_is_not_computed_again(
     assert all(torch.equal(each, before[name]) for name, each in known.items())
 
 
+def test_what_is_known_holds_for_a_picture_whose_lower_map_has_another_sign() -> None:
+    convolutions = [nn.Conv2d(5, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1)]
+    module = nn.Sequential(*convolutions).double().requires_grad_(False)
+    part = Slice(fx.symbolic_trace(module), "below", "above", 1, True, {})
+    x = torch.stack([seeded(5, 6, 6), seeded(5, 6, 6, seed=1).abs()])
+    together = attribution.known(part, (x,), "lrp")
+    for image in range(2):
+        alone, one = x[image : image + 1], torch.zeros(1, dtype=torch.long)
+        known = {name: each[image : image + 1] for name, each in together.items()}
+        found = relevance(part, (alone,), one, one, "lrp", known=known)
+        torch.testing.assert_close(found, relevance(part, (alone,), one, one, "lrp"))
+        assert found.any()
+
+
 def test_all_channels_of_one_image(small: Traced) -> None:
     part = small.slice("layer4.1.relu", "layer4")
     inputs = small.inputs(seeded(1, 3, SIDE, SIDE), part)

@@ -100,7 +100,7 @@ def _both(
 
 def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """``z_plus`` of a convolution whose output y is cut at zero. Of a signed input,
-    2 z = y + |W| |x| + |b| takes one convolution instead of two, and loses no digits where y is
+    z = (y + |W| |x| + |b|) / 2 takes one convolution instead of two, and loses no digits where y is
     above zero; elsewhere no relevance comes, unless something is added to what was cut."""
     (x,) = inputs
     if not bool(x.amin() < 0):
@@ -109,10 +109,10 @@ def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
         return z_plus(module, inputs, output)
     weights = dict(module.named_parameters(recurse=False))
     size = x.abs()
-    sizes = {name: each.abs() for name, each in weights.items()}
-    more, unsigned = convolved(module, sizes, size, output)
-    signed = convolution_pull(module, weights["weight"], x, output)
-    below = cache(lambda: more().add_(output).clamp_(min=0).add_(2 * STABILISER))
+    half = {name: each.abs() / 2 for name, each in weights.items()}
+    more, unsigned = convolved(module, half, size, output)
+    signed = convolution_pull(module, weights["weight"] / 2, x, output)
+    below = cache(lambda: more().add_(output, alpha=0.5).clamp_(min=0).add_(STABILISER))
 
     def whole(shares: Tensor) -> tuple[Share, ...]:
         return (signed(shares)[0].mul_(x).addcmul_(unsigned(shares)[0], size),)
