@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import LAYER, LOWER, NETWORK, WEIGHTS, tiny_room
+from torch import nn
 
 from explorer import questions
 from explorer.answers.layer import sweep
@@ -50,6 +52,12 @@ def lab(room: Room, tmp_path: Path) -> DeviceLab:
     images = sets.open_set(workspace.images, room.settings.data_dir)
     who = Identity(identity(NETWORK, WEIGHTS), images.digest)
     return DeviceLab(workspace, who, images, room.shelf, Store(tmp_path, 1.0), tmp_path)
+
+
+def another(lab: DeviceLab, room: Room, folder: Path) -> DeviceLab:
+    """A Lab on the same that has not answered anything."""
+    about = lab.workspace, lab.identity, lab.images, room.shelf
+    return DeviceLab(*about, Store(folder / "other", 1.0), folder / "other")
 
 
 def silent(fraction: float, message: str) -> None:
@@ -104,18 +112,38 @@ def test_together_is_as_one_by_one(
     assert sum(counted) == pictures < sum(len(each.index) for each in asked)
     together = [lab.relevance(each, lower, rule, silent) for each in asked]
     assert sum(counted) == pictures, "all was there"
-    alone = DeviceLab(
-        lab.workspace,
-        lab.identity,
-        lab.images,
-        room.shelf,
-        Store(tmp_path / "other", 1.0),
-        tmp_path,
-    )
+    alone = another(lab, room, tmp_path)
     for each, found in zip(asked, together, strict=True):
         truth = alone.relevance(each, lower, rule, silent)
         np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5 * np.abs(truth).max())
     assert not list((tmp_path / "sweeps").rglob("rows"))
+
+
+@pytest.mark.parametrize("rule", ["gradient", "lrp"])
+def test_of_pictures_seen_before_no_convolution_runs_forward_again(
+    lab: DeviceLab,
+    room: Room,
+    lower: Layer,
+    rule: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, *_, other = references(lab)
+    other = replace(first, neuron=other.neuron)  # in the very pictures
+    truth = another(lab, room, tmp_path).relevance(other, lower, rule, silent)
+    ran: list[int] = []  # how many channels convolutions made
+    run = nn.Conv2d.forward
+
+    def watched(self: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        ran.append(len(self.weight))
+        return run(self, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", watched)
+    lab.relevance(first, lower, rule, silent)
+    before = len(ran)
+    found = lab.relevance(other, lower, rule, silent)
+    assert set(ran[before:]) == {1} < set(ran[:before]), "the neuron's own channel alone"
+    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5 * np.abs(truth).max())
 
 
 def test_lower_maps_are_made_for_several_batches_at_a_time(

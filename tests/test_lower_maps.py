@@ -201,6 +201,8 @@ def test_maps_of_what_most_neurons_cite_are_made_ahead(
     monkeypatch.setattr(lower_maps, "WORTH", 0.0)
     maps, pictures = fresh()
     assert not maps.get_ready()
+    maps.look_ahead(network, ("layer3", "layer4"), "gradient", np.full((3, 2), -1))
+    assert not maps.get_ready(), "no neuron fires"
     about = ("layer3", "layer4"), "lrp", np.array([[5, 2], [2, 8], [8, 2], [1, -1]])
     maps.look_ahead(network, *about)
     assert [maps.get_ready() for _ in range(4)] == [True, True, True, False]

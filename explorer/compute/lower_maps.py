@@ -85,7 +85,7 @@ class LowerMaps:
         """What ``attribution.known`` gives for these pictures i64[B], whose inputs are at hand:
         of ``among`` pictures it stays in memory, where that has room for all."""
         kind = self._known_kind(piece, rule)
-        own = sum(each[0].nbytes for each in inputs) if len(index) else 0
+        own = sum(each[0].nbytes for each in inputs)
         if among * (own + self._size.get(kind, 0)) > KEPT:
             return {}
 
@@ -106,7 +106,8 @@ class LowerMaps:
         self._looked = (*between, rule)
         pictures, neurons = np.unique(top[top >= 0], return_counts=True)
         first = pictures[np.argsort(-neurons, kind="stable")][:AHEAD]
-        self._ahead = self._making(network, network.slice(*between), rule, first)
+        if len(first):
+            self._ahead = self._making(network, network.slice(*between), rule, first)
 
     def get_ready(self) -> bool:
         """Make a few of them; whether there are more."""

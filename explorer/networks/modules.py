@@ -237,18 +237,8 @@ SHAPERS = {
     *(operator.getitem, getattr, F.pad, torch.permute, torch.transpose, torch.reshape),
     *(torch.movedim, torch.unsqueeze, torch.squeeze, torch.chunk, torch.split, torch.unbind),
     *("permute", "transpose", "reshape", "view", "contiguous", "size", "dim", "unsqueeze"),
-    *(
-        "squeeze",
-        "chunk",
-        "split",
-        "unbind",
-        "expand",
-        "expand_as",
-        "reshape_as",
-        "clone",
-        "detach",
-    ),
-    *("to", "type_as", F.interpolate),
+    *("squeeze", "chunk", "split", "unbind", "expand", "expand_as", "reshape_as", "clone"),
+    *("detach", "to", "type_as", F.interpolate),
     *(operator.floordiv, operator.eq, torch._assert),
 }
 """Calls that only move, cut or copy values: relevance follows them as gradients do."""
