@@ -1,17 +1,19 @@
 """How near a scan and relevance are to what their convolutions alone take, each by the fastest way.
 
-The convolutions and batched matrix products of the work are noted as they run. Then each is timed
-alone, by every operator of PyTorch that computes it, and the fastest of these one after the other,
-in turn with the work. So better code around the same convolutions cannot be faster than that; a way
-that needs fewer of them can.
+The convolutions of the work are noted as they run. Then each is timed
+alone, by our own code and by every operator of PyTorch that computes it, and the fastest of these
+one after the other, in turn with the work. So better code around the same convolutions cannot be
+faster than that; a way that needs fewer of them, or better code for them, can.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,10 +25,12 @@ from benchmarks.interleaved import interleave, spread
 from benchmarks.options import Bench, Options
 from benchmarks.relevance import PAIRS, REFERENCES, RULES
 from benchmarks.scanning import blocks
-from explorer.compute import attribution, winograd
+from explorer.compute import attribution
 from explorer.compute.passes import batch
 from explorer.compute.scan import launch
+from explorer.networks.pointwise import Pointwise
 from explorer.networks.slices import Slice
+from explorer.networks.winograd import Tiled
 
 SCANNED, TOGETHER = 32, 50
 """Pictures of a scan, and references of a neuron, that run at once."""
@@ -75,8 +79,8 @@ def _works(bench: Bench) -> dict[str, tuple[Work, float]]:
 
 
 def fastest(work: Work) -> Work:
-    """The convolutions and products of some work and nothing else, each by its fastest operator."""
-    with torch.no_grad(), _Noting() as noting:
+    """The convolutions of some work and nothing else, each by what computes it fastest."""
+    with torch.no_grad(), _Noting() as noting, _noting_own(noting.calls):
         work()
     chosen = []
     for (name, *about), count in noting.calls.items():
@@ -93,7 +97,7 @@ def fastest(work: Work) -> Work:
 
 
 class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the convolutions and batched products that run inside, by their form."""
+    """Counts the convolutions that run inside by PyTorch's operators, by their form."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -111,8 +115,6 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif func is torch.ops.mkldnn._convolution_pointwise.binary:
             x, _, weight, _, padding, stride, dilation, groups = args[:8]
             self._note(x, weight, stride, padding, dilation, groups, False)
-        elif func is torch.ops.aten.bmm.default:
-            self.calls["bmm", tuple(args[0].shape), tuple(args[1].shape)] += 1
         return func(*args, **(kwargs or {}))
 
     def _note(self, x: Tensor, weight: Tensor, *more: Any) -> None:
@@ -120,12 +122,32 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls["convolution", tuple(x.shape), tuple(weight.shape), *form] += 1
 
 
+def _noting_own(calls: Counter[tuple[Any, ...]]) -> ExitStack:
+    """Counts those by code of our own, which are no operators of PyTorch, while it is entered."""
+    stack = ExitStack()
+    for kind in (Tiled, Pointwise):
+
+        def call(
+            own: Any, maps: Tensor, *more: Any, real: Any = kind.__call__, **named: Any
+        ) -> Any:
+            side = own.side if isinstance(own, Tiled) else 1
+            calls["own", tuple(maps.shape), tuple(own.weight.shape), side] += 1
+            return real(own, maps, *more, **named)
+
+        stack.enter_context(patch.object(kind, "__call__", call))
+    return stack
+
+
 def _ways(name: str, first: Sequence[int], second: Sequence[int], *more: Any) -> list[Work]:
-    """Operators that compute one call, on maps and weights of its form."""
-    if name == "bmm":
-        one, other = torch.rand(*first), torch.rand(*second)
-        out = torch.bmm(one, other)
-        return [lambda: torch.bmm(one, other, out=out)]
+    """What computes one call, on maps and weights of its form."""
+    if name == "own":
+        (side,) = more
+        border = (second[2] // 2,) * 2
+        x = torch.rand(*first).contiguous(memory_format=torch.channels_last)
+        weight = torch.rand(*second).sub_(0.5)
+        own = Pointwise(weight) if side == 1 else Tiled(weight, side)
+        plain = _ways("convolution", first, second, (1, 1), border, (1, 1), 1, False)
+        return [*plain, lambda: own(x)]
     stride, padding, dilation, groups, turned = more
     x = torch.rand(*first).contiguous(memory_format=torch.channels_last)
     weight = torch.rand(*second).sub_(0.5).contiguous(memory_format=torch.channels_last)
@@ -153,9 +175,7 @@ def _dense(x: Tensor, weight: Tensor, padding: Sequence[int], turned: bool) -> l
     ways: list[Work] = [lambda: F.conv2d(x, straight, None, 1, border)]
     if tuple(weight.shape[2:]) != (3, 3) or border != [1, 1]:
         return ways
-    tiles = winograd.Transposed(straight.transpose(0, 1).flip(2, 3))
     plain, bias = x.contiguous(), torch.zeros(len(straight))
-    ways.append(lambda: tiles(x))
     if torch._nnpack_available():
         kernel = straight.contiguous()
         ways.append(lambda: torch._nnpack_spatial_convolution(plain, kernel, bias, border, [1, 1]))

@@ -118,6 +118,7 @@ ONLY_IN: dict[str, set[str]] = {
     "torchvision": {"networks", "compute"},
     "timm": {"networks", "compute"},
     "zennit": {"networks", "compute"},
+    "llvmlite": {"networks"},
     "open_clip": {"networks", "compute"},
     "ray": {"compute"},
     "diskcache": {"store"},
@@ -128,7 +129,7 @@ EXCUSED = {
 }
 WORKER_ONLY = (
     *("torch", "torchvision", "timm", "zennit", "open_clip"),
-    *("sklearn", "scipy", "matplotlib", "onnxruntime", "ray"),
+    *("sklearn", "scipy", "matplotlib", "onnxruntime", "ray", "llvmlite"),
 )
 """What the web process must never load: memory, start and every rerun would suffer."""
 

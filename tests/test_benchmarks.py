@@ -18,6 +18,10 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import limits
 from benchmarks.interleaved import interleave, spread
 from benchmarks.options import Options, draw
+from explorer.networks import pointwise, winograd
+from explorer.networks.machine_code import PROCESSORS
+from explorer.networks.pointwise import Pointwise
+from explorer.networks.winograd import Tiled
 
 HOME = Path(__file__).resolve().parent.parent
 DOCUMENT = (HOME / "docs" / "performance.md").read_text(encoding="utf-8")
@@ -130,20 +134,26 @@ def test_all_ways_of_a_convolution_compute_the_same(form: tuple[Any, ...]) -> No
         torch.testing.assert_close(other, first, rtol=1e-3, atol=1e-4)
 
 
-def test_convolutions_and_products_are_counted_by_their_form() -> None:
-    x, weight = torch.rand(2, 3, 5, 5), torch.rand(4, 3, 3, 3)
+def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pointwise, winograd):
+        monkeypatch.setattr(module, "registers", lambda: PROCESSORS["avx2"])
+    x, weight = torch.rand(2, 32, 5, 5), torch.rand(32, 32, 3, 3)
+    ways = [Tiled(weight, 4), Pointwise(weight[:, :, :1, :1])]
     ran = []
 
     def work() -> None:
         ran.extend(torch.nn.functional.conv2d(x, weight, padding=1).relu() for _ in range(2))
-        ran.append(torch.bmm(x[0], x[1]))
+        ran.extend(way(x) for way in ways)
 
-    with limits._Noting() as noting:
+    with limits._Noting() as noting, limits._noting_own(noting.calls):
         work()
-    form = (2, 3, 5, 5), (4, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1, False
-    assert noting.calls == {("convolution", *form): 2, ("bmm", (3, 5, 5), (3, 5, 5)): 1}
+    assert noting.calls == {
+        ("convolution", x.shape, weight.shape, (1, 1), (1, 1), (1, 1), 1, False): 2,
+        ("own", x.shape, weight.shape, 4): 1,
+        ("own", x.shape, (32, 32, 1, 1), 1): 1,
+    }
     limits.fastest(work)()
-    assert len(ran) == 6
+    assert len(ran) == 8
 
 
 def test_limits_are_left_out_where_time_is_short(tmp_path: Path) -> None:

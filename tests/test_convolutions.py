@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explorer.compute import winograd
 from explorer.compute.convolutions import convolved
+from explorer.networks import winograd
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -40,50 +40,49 @@ def test_convolutions_are_transposed_however_they_pad(mode: str, padding: Any) -
         torch.testing.assert_close(found, torch.autograd.grad(conv(leaf), leaf, gradient)[0])
 
 
-@pytest.mark.parametrize("size", [(7, 7), (14, 10), (4, 3), (1, 1)])
-def test_quick_transposed_convolutions_are_plain_ones(size: tuple[int, int]) -> None:
-    weight, maps = normal(6, 5, 3, 3, seed=1), normal(4, 6, *size, seed=2)
-    truth = F.conv_transpose2d(maps, weight, padding=1)
-    found = winograd.Transposed(weight.float())(maps.float())
-    assert found.shape == truth.shape
-    torch.testing.assert_close(found.double(), truth, rtol=0, atol=1e-5 * float(truth.abs().max()))
-
-
-@pytest.mark.parametrize(
-    ("size", "tile"), [((7, 7), 7), ((8, 8), 4), ((10, 10), 5), ((12, 11), 6), ((14, 14), 7)]
-)
-def test_tiles_are_those_that_fit_where_no_weight_is_negative(
-    size: tuple[int, int], tile: int
+@pytest.mark.parametrize(("least", "tile"), [(0.0, 7), (-1.0, 4)])
+def test_tiles_are_larger_where_no_weight_is_negative(
+    least: float, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weight, maps = normal(6, 5, 3, 3, seed=1).relu(), normal(300, 6, *size, seed=2).relu()
-    quick, signed = (winograd.Transposed(each.float()) for each in (weight, weight - 1))
-    assert quick._tile(300, size) == tile
-    assert signed._tile(300, size) == 4, "others lose too many digits"
-    assert quick._tile(2, size) == 4, "weights of larger ones take longer to make"
-    truth = F.conv_transpose2d(maps, weight, padding=1)
-    error = (quick(maps.float()).double() - truth).abs()
-    assert float(error.max()) < 5e-5 * float(truth.max())
-    assert float((error.sum((2, 3)) / truth.sum((2, 3))).max()) < 5e-5
+    sides = []
+    real = winograd.Tiled
+
+    def noted(weight: Tensor, side: int) -> winograd.Tiled:
+        sides.append(side)
+        return real(weight, side)
+
+    monkeypatch.setattr(winograd, "Tiled", noted)
+    conv = nn.Conv2d(32, 48, 3, padding=1).requires_grad_(False)
+    conv.weight.copy_(normal(*conv.weight.shape).abs() + least)
+    x = normal(2, 32, 14, 14, seed=1).float()
+    _, pull = convolved(conv, dict(conv.named_parameters()), x, conv(x))
+    gradients = normal(300, 2, 48, 14, 14, seed=2).relu()
+    found = pull(gradients.float())[0].flatten(0, 1)
+    truth = F.conv_transpose2d(gradients.flatten(0, 1), conv.weight.double(), padding=1)
+    assert sides == [tile], "others lose too many digits"
+    error, scale = (found.double() - truth).abs(), truth.abs().sum((2, 3))
+    assert float(error.max()) < 5e-5 * float(truth.abs().max())
+    assert float((error.sum((2, 3)) / scale).max()) < 5e-5
 
 
-def test_many_wide_maps_go_the_quick_way_and_others_the_plain(
+def test_many_wide_maps_go_by_tiles_and_others_the_plain_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quick = []
-    real = winograd.Transposed.__call__
+    real = winograd.Tiled.__call__
 
-    def counted(self: winograd.Transposed, maps: Tensor) -> Tensor:
+    def counted(self: winograd.Tiled, maps: Tensor) -> Tensor:
         quick.append(tuple(maps.shape))
         return real(self, maps)
 
-    monkeypatch.setattr(winograd.Transposed, "__call__", counted)
+    monkeypatch.setattr(winograd.Tiled, "__call__", counted)
     for conv, dtype, turns, goes in (
-        (nn.Conv2d(256, 256, 3, padding=1), torch.float32, 20, True),
+        (nn.Conv2d(256, 256, 3, padding=1), torch.float32, 40, True),
         (nn.Conv2d(256, 256, 3, padding=1), torch.float32, 2, False),
         (nn.Conv2d(256, 256, 3, padding=1), torch.float64, 20, False),
         (nn.Conv2d(256, 256, 3, padding=1, stride=2), torch.float32, 20, False),
         (nn.Conv2d(256, 256, 3), torch.float32, 20, False),
-        (nn.Conv2d(64, 256, 3, padding=1), torch.float32, 20, False),
+        (nn.Conv2d(16, 256, 3, padding=1), torch.float32, 20, False),
     ):
         conv = layer(conv).to(dtype)
         x = normal(2, conv.in_channels, 6, 5).to(dtype)

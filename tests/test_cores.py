@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from explorer.compute.cores import side_by_side
+from explorer.networks.cores import WORTH, divided, side_by_side
 
 PATIENCE = 20.0
 
@@ -77,3 +77,46 @@ def test_what_fails_is_raised_where_it_is_asked_for() -> None:
     assert [next(made), next(made), next(made)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(made)
+
+
+@pytest.mark.parametrize("total", [0, 1, 2, 7, 100])
+@pytest.mark.parametrize("each", [1, WORTH])
+def test_parts_are_the_whole_and_none_is_empty(total: int, each: int) -> None:
+    parts: list[tuple[int, int]] = []
+    divided(parts.append, total, each)
+    assert all(first < last for first, last in parts)
+    assert [at for part in sorted(parts) for at in range(*part)] == list(range(total))
+    cores = torch.get_num_threads() if total * each > WORTH else 1
+    assert len(parts) == min(total, cores)
+
+
+def test_work_that_fails_in_one_part_fails_when_all_have_ended() -> None:
+    ended = []
+
+    def work(part: tuple[int, int]) -> None:
+        if part[0]:
+            raise ValueError("part")
+        ended.append(part)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(ValueError, match="part"):
+            divided(work, 9, WORTH)
+    finally:
+        torch.set_num_threads(threads)
+    assert ended == [(0, 3)]
+
+
+def test_work_is_divided_within_work_side_by_side() -> None:
+    """As many threads wait for parts as there are threads for it."""
+    done = threading.Semaphore(0)
+
+    def outer(_: int) -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        divided(lambda part: done.release(), 2, WORTH)
+        torch.set_num_threads(before)
+
+    list(side_by_side(outer, range(8), 2))
+    assert all(done.acquire(timeout=PATIENCE) for _ in range(16))

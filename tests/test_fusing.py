@@ -10,7 +10,7 @@ import torch
 from test_graph import plain, shaken
 from torch import Tensor, nn
 
-from explorer.networks import fusing, traced
+from explorer.networks import fusing, quick, traced
 from explorer.networks.fusing import Bordered, Fused
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
@@ -28,6 +28,12 @@ sum as well), and how many paddings."""
 
 def untouched(program: Any) -> Any:
     return program
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions by PyTorch's operators alone."""
+    monkeypatch.setattr(quick, "convolution", lambda module, maps: None)
 
 
 def network(source: str, precision: str = "float32") -> Network:
@@ -50,6 +56,7 @@ def built(request: pytest.FixtureRequest) -> tuple[str, Network]:
     return source, network(source, precision)
 
 
+@pytest.mark.usefixtures("plainly")
 def test_the_values_are_the_same_to_the_bit(
     built: tuple[str, Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +79,7 @@ def test_the_values_are_the_same_to_the_bit(
         assert sum(isinstance(each, Bordered) for each in modules) == paddings
 
 
+@pytest.mark.usefixtures("plainly")
 def test_lower_maps_are_the_same_to_the_bit(
     built: tuple[str, Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +91,30 @@ def test_lower_maps_are_the_same_to_the_bit(
     monkeypatch.setattr(traced, "fuse", untouched)
     for one, other in zip(fused, found.inputs(x, part), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("source", [*SOURCES, "torchvision:resnet50", "timm:res2net50_26w_4s"])
+def test_the_quick_ways_give_the_same_values(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = network(source)
+    x = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    layers = [layer.name for layer in found.info.layers]
+    quickly, kept = found.features(x, layers, extremes), found.features(x, layers)
+    written_over = [
+        each.over
+        for program in found._core._programs.values()
+        for each in program.modules()
+        if isinstance(each, Fused)
+    ]
+    sums = source not in ("torchvision:densenet121", "torchvision:googlenet")
+    assert any(written_over) == (sums and fusible(found))
+    found._core._programs.clear()
+    monkeypatch.setattr(traced, "fuse", untouched)
+    plain, maps = found.features(x, layers, extremes), found.features(x, layers)
+    for layer in layers:
+        scale = float(maps[layer].abs().max())
+        assert float((kept[layer] - maps[layer]).abs().max()) <= 3e-5 * scale, layer
+        for one, other in zip(quickly[layer], plain[layer], strict=True):
+            assert float((one - other).abs().max()) <= 3e-5 * float(other.abs().max()), layer
 
 
 class Block(nn.Module):
@@ -104,6 +136,7 @@ class Block(nn.Module):
         return cast(Tensor, self.head(self.last(x).mean((2, 3))))
 
 
+@pytest.mark.usefixtures("plainly")
 @pytest.mark.parametrize("ceiling", [False, True])
 def test_what_is_also_read_unrectified_stays_so(
     ceiling: bool, monkeypatch: pytest.MonkeyPatch

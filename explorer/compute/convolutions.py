@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from explorer.compute import places, winograd
+from explorer.compute import places
 from explorer.compute.pulls import Later, Lone, Product, Pull, Share, transposed
+from explorer.networks import winograd
 
 
 def convolved(
@@ -56,18 +58,19 @@ def convolution_pull(
         for at, (side, made) in enumerate(zip(x.shape[2:], output.shape[2:], strict=True))
     ]
     groups = cast(int, module.groups)
-    even = size == (3, 3) and stride == padding == dilation == (1, 1) and groups == 1
-    quick = winograd.Transposed(weight) if even else None
+    laid_out = cache(partial(winograd.Tiled, weight.transpose(0, 1).flip(2, 3)))
+    tiles = winograd.suits(module, weight, x)
+    most = winograd.LEAST if not tiles or bool(weight.amin() < 0) else winograd.MOST
     apart = places.Transposed(module, weight, x.shape[2:], wanted) if groups == 1 else None
 
     def pull(gradients: Tensor | Product) -> tuple[Any]:
         if isinstance(gradients, Product):
-            if apart and apart.worth_it(gradients, quick is not None):
+            if apart and apart.worth_it(gradients, tiles):
                 return (apart.later(gradients),)
             gradients = gradients.alone(output)
         flat = gradients.flatten(0, 1)
-        if quick and winograd.worth_it(flat, weight):
-            given = quick(flat)
+        if tiles and (side := winograd.side_for(flat, most, len(flat))):
+            given = laid_out(side)(flat)
         else:
             given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
         return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)

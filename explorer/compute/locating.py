@@ -15,9 +15,9 @@ from torch import Tensor, fx
 
 from explorer.compute import attribution
 from explorer.compute.batching import in_batches
-from explorer.compute.cores import side_by_side
 from explorer.compute.crops import boxes_and_heat
 from explorer.lab import Report
+from explorer.networks.cores import side_by_side
 from explorer.networks.slices import Slice
 from explorer.records import Crops, References
 

@@ -17,8 +17,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from explorer.compute.cores import side_by_side
 from explorer.compute.pulls import Later, Product
+from explorer.networks.cores import side_by_side
 
 CHOOSING, LEAST_WEIGHTS = 40, 1 << 17
 """What choosing rows and columns takes, in starts that are worked out with all of them; with fewer

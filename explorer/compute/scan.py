@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from explorer.compute.batching import in_batches
-from explorer.compute.cores import side_by_side
 from explorer.compute.decoding import Decoder, Unreadable, Views
 from explorer.compute.device import choose_device
 from explorer.compute.engine import Cluster
 from explorer.lab import Report
+from explorer.networks.cores import side_by_side
 from explorer.networks.graph import DTYPES, Network
 from explorer.networks.zoo import load
 from explorer.records import ImageSet, Workspace

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from explorer.networks import modules as m
+from explorer.networks import quick
 
 CUTS: Mapping[Any, float] = {
     torch.relu: math.inf,
@@ -23,7 +24,7 @@ class Fused(nn.Module):
     """A convolution, plus another map if there is one, cut at zero and at a ceiling if asked.
 
     PyTorch's own choice among operators, and with it the last bits, depends on how many pictures
-    and threads there are; this is always the same one.
+    and threads there are; this is always the same one for maps of a size.
     """
 
     def __init__(self, convolution: nn.Conv2d, cut: bool, ceiling: float) -> None:
@@ -32,9 +33,12 @@ class Fused(nn.Module):
         limited = cut and ceiling < math.inf
         self.unary = ("hardtanh" if limited else "relu") if cut else None
         self.bounds = [0.0, ceiling] if limited else []
+        self.over = False  # nobody reads the other map afterwards, so that it may be written over
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         own = self.convolution
+        if not self.bounds and (way := quick.convolution(own, x)):
+            return way(x, own.bias, other, 0.0 if self.unary else -math.inf, self.over)
         how = (own.weight, own.bias, own.padding, own.stride, own.dilation, own.groups)
         call: Any = torch.ops.mkldnn._convolution_pointwise
         if other is None:
@@ -99,8 +103,25 @@ def fuse(program: fx.GraphModule) -> fx.GraphModule:
         if isinstance(pad := _module(program, node), m.SamePad):
             _border(program, node, pad)
     program.graph.eliminate_dead_code()
+    for node in program.graph.nodes:
+        if isinstance(fused := _module(program, node), Fused) and len(node.args) > 1:
+            fused.over = _unread(program, node, node.args[1])
     program.recompile()
     return program
+
+
+def _unread(program: fx.GraphModule, node: fx.Node, other: fx.Node) -> bool:
+    """Whether nobody needs another map once a node has read it: it is a map of its own, and those
+    who read it before share no memory with it."""
+    before = [reader for reader in other.users if reader is not node]
+    own = _makes(program, other) and other is not node.args[0]
+    apart = (reader.target == "reduce" or _makes(program, reader) for reader in before)
+    return own and all(apart) and all(reader < node for reader in before)
+
+
+def _makes(program: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether what a node gives shares no memory with what it reads, but for what is unread."""
+    return isinstance(_module(program, node), (Fused, nn.Conv2d, nn.MaxPool2d))
 
 
 def _supported(parameter: Tensor) -> bool:

@@ -6,13 +6,18 @@ instead of each convolution of every batch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
+from itertools import pairwise
 from threading import Barrier
 from typing import TypeVar
 
 import torch
+
+WORTH = 1 << 24
+"""Products that are worth dividing."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -33,6 +38,28 @@ def side_by_side(
             yield under_way.pop(0).result()
     finally:
         wait([each for each in under_way if not each.cancel()])
+
+
+def divided(work: Callable[[tuple[int, int]], None], total: int, each: int) -> None:
+    """Work from 0 to ``total``, which asks nothing of PyTorch, in parts on all cores that this
+    thread may use; in one if it is not worth it, at so many products ``each``."""
+    cores = min(torch.get_num_threads(), total) if total * each > WORTH else min(total, 1)
+    if cores == 0:
+        return
+    first, *more = pairwise(total * core // cores for core in range(cores + 1))
+    others = [_hands().submit(work, part) for part in more]
+    try:
+        work(first)
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
+
+
+@cache
+def _hands() -> ThreadPoolExecutor:
+    """Threads apart from those of ``side_by_side``, which may wait for these."""
+    return ThreadPoolExecutor(os.cpu_count(), "parts")
 
 
 @cache

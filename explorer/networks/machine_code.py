@@ -1,0 +1,210 @@
+"""Machine code as LLVM makes it for the processor at hand: what matrix products are made of.
+
+Maps lie channels last, and what is done to one channel is done to its neighbours at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import binding as llvm
+from llvmlite import ir
+from torch import Tensor
+
+INT, SHORT, FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
+POINTER = FLOAT.as_pointer()
+ONE = INT(1)
+FUSED = ("contract",)
+"""A product and the sum it goes into may be rounded once, together."""
+
+Takes = tuple[Sequence[str], Sequence[str], Sequence[str]]
+"""What a function takes, by name: addresses of single precision numbers, whole numbers, numbers."""
+
+
+@dataclass(frozen=True)
+class Registers:
+    """How a processor's registers are used: for so many rows of a product at once, and so many
+    vectors of its columns, each of so many lanes."""
+
+    lanes: int
+    vectors: int
+    rows: int = 6
+
+    @property
+    def width(self) -> int:
+        """Columns at once."""
+        return self.lanes * self.vectors
+
+
+PROCESSORS = {"avx512f": Registers(16, 4), "avx2": Registers(8, 2)}
+"""By what a processor can do, the best first."""
+
+
+@cache
+def registers() -> Registers | None:
+    """Those of the processor at hand; None for one of another kind."""
+    try:
+        able = llvm.get_host_cpu_features()
+    except RuntimeError:  # LLVM cannot tell on every system
+        return None
+    return next((each for name, each in PROCESSORS.items() if able.get(name)), None)
+
+
+class Code:
+    """Functions that are written one after the other, and then ``compiled`` together."""
+
+    def __init__(self, shape: Registers) -> None:
+        self.shape = shape
+        self._vector = ir.VectorType(FLOAT, shape.lanes)
+        self._module = ir.Module()
+
+    def function(self, name: str, takes: Takes) -> tuple[ir.IRBuilder, SimpleNamespace]:
+        """A builder at the start of a new function, and its arguments by name."""
+        kinds = zip(takes, (POINTER, INT, FLOAT), strict=True)
+        types = [kind for names, kind in kinds for _ in names]
+        made = ir.Function(self._module, ir.FunctionType(ir.VoidType(), types), name)
+        for each in made.args[: len(takes[0])]:
+            each.add_attribute("noalias")
+        names = (name for names in takes for name in names)
+        arguments = dict(zip(names, made.args, strict=True))
+        return ir.IRBuilder(made.append_basic_block()), SimpleNamespace(**arguments)
+
+    def called(self, name: str) -> ir.Function:
+        """A function that has been written."""
+        return self._module.get_global(name)
+
+    def compiled(self, **functions: Takes) -> list[Any]:
+        """These functions, ready to be called."""
+        self._engine = _compiled(self._module)  # holds the code
+        return [_callable(self._engine, name, takes) for name, takes in functions.items()]
+
+    def sums(self, b: ir.IRBuilder) -> list[list[Any]]:
+        """Room in registers, for each row and vector of a product."""
+        rows, vectors = range(self.shape.rows), range(self.shape.vectors)
+        return [[b.alloca(self._vector) for _ in vectors] for _ in rows]
+
+    def multiply(self, b: ir.IRBuilder, sums: Any, rows: Any, columns: Any, inner: Any) -> None:
+        """The product of ``rows``, each ``inner`` numbers, and ``columns`` [inner,width]."""
+        for total in (total for each in sums for total in each):
+            b.store(self.all(0.0), total)
+        with counting(b, INT(0), inner) as number:
+            start = at(b, columns, b.mul(number, INT(self.shape.width)))
+            given = [self.load(b, at(b, start, INT(offset))) for offset in self.offsets]
+            for row, each in enumerate(sums):
+                many = self.repeated(b, b.load(at(b, rows, b.mul(INT(row), inner), number)))
+                for total, column in zip(each, given, strict=True):
+                    part = b.fmul(many, column, flags=FUSED)
+                    b.store(self.plus(b, b.load(total), part), total)
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where the vectors of a row begin."""
+        return [self.shape.lanes * number for number in range(self.shape.vectors)]
+
+    def lanes(self, b: ir.IRBuilder, channels: Any) -> AbstractContextManager[Any]:
+        """The first of each vector of channels."""
+        return counting(b, INT(0), channels, INT(self.shape.lanes))
+
+    def load(self, b: ir.IRBuilder, pointer: Any) -> Any:
+        return b.load(b.bitcast(pointer, self._vector.as_pointer()), align=4)
+
+    def store(self, b: ir.IRBuilder, value: Any, pointer: Any) -> None:
+        b.store(value, b.bitcast(pointer, self._vector.as_pointer()), align=4)
+
+    def all(self, value: float) -> ir.Constant:
+        """A vector of one number."""
+        return ir.Constant(self._vector, [float(np.float32(value))] * self.shape.lanes)
+
+    def repeated(self, b: ir.IRBuilder, value: Any) -> Any:
+        """A vector of one value."""
+        nothing = ir.Constant(self._vector, ir.Undefined)
+        first = ir.Constant(ir.VectorType(SHORT, self.shape.lanes), [0] * self.shape.lanes)
+        return b.shuffle_vector(b.insert_element(nothing, value, SHORT(0)), nothing, first)
+
+    def plus(self, b: ir.IRBuilder, *values: Any) -> Any:
+        total, *more = values
+        for value in more:
+            total = b.fadd(total, value, flags=FUSED)
+        return total
+
+    def no_less(self, b: ir.IRBuilder, value: Any, least: Any) -> Any:
+        """The larger one; a value that is no number stays so."""
+        return b.select(b.fcmp_ordered("<", value, least), least, value)
+
+
+def at(b: ir.IRBuilder, pointer: Any, *offsets: Any) -> Any:
+    """A pointer moved on by some offsets."""
+    for offset in offsets:
+        pointer = b.gep(pointer, [offset])
+    return pointer
+
+
+def ceil(b: ir.IRBuilder, number: Any, by: int) -> Any:
+    """A number divided, and rounded up."""
+    return b.sdiv(b.add(number, INT(by - 1)), INT(by))
+
+
+def smaller(b: ir.IRBuilder, one: Any, other: Any) -> Any:
+    return b.select(b.icmp_signed("<", one, other), one, other)
+
+
+@contextmanager
+def counting(b: ir.IRBuilder, first: Any, last: Any, step: Any = ONE) -> Iterator[Any]:
+    """The numbers from ``first`` to before ``last``, of which there is one at least."""
+    before, inside, after = b.block, b.append_basic_block(), b.append_basic_block()
+    b.branch(inside)
+    b.position_at_end(inside)
+    number = b.phi(INT)
+    number.add_incoming(first, before)
+    yield number
+    following = b.add(number, step)
+    number.add_incoming(following, b.block)
+    b.cbranch(b.icmp_signed("<", following, last), inside, after)
+    b.position_at_end(after)
+
+
+def _compiled(module: ir.Module) -> Any:
+    """An engine that holds the machine code of a module."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    read = llvm.parse_assembly(str(module))
+    read.verify()
+    about = {"cpu": llvm.get_host_cpu_name(), "features": llvm.get_host_cpu_features().flatten()}
+    machine = llvm.Target.from_default_triple().create_target_machine(**about, opt=3)
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(3))
+    builder.getModulePassManager().run(read, builder)
+    engine = llvm.create_mcjit_compiler(read, machine)
+    engine.finalize_object()
+    return engine
+
+
+def _callable(engine: Any, name: str, takes: Takes) -> Any:
+    kinds = zip(takes, (ctypes.c_void_p, ctypes.c_int64, ctypes.c_float), strict=True)
+    types = [kind for names, kind in kinds for _ in names]
+    return ctypes.CFUNCTYPE(None, *types)(engine.get_function_address(name))
+
+
+def laid_out(
+    maps: Tensor, outer: int, added: Tensor | None, over: bool
+) -> tuple[Tensor | None, Tensor]:
+    """What is added, channels last, and room for as many channels of maps: what is added may be
+    written ``over``."""
+    if added is not None:
+        added = added.contiguous(memory_format=torch.channels_last)
+        if over:
+            return added, added
+    count, _, high, wide = maps.shape
+    return added, maps.new_empty((count, high, wide, outer)).permute(0, 3, 1, 2)
+
+
+def addresses(*tensors: Tensor | None) -> list[int | None]:
+    """Where tensors lie, as long as somebody holds them."""
+    return [None if each is None else each.data_ptr() for each in tensors]

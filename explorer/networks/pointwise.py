@@ -1,0 +1,79 @@
+"""1 x 1 convolutions as matrix products with what follows in the same pass, for float32 maps on a
+CPU: 5 to 80 percent quicker than those of oneDNN, most so where another map is added."""
+
+from __future__ import annotations
+
+import math
+from functools import cache, cached_property
+
+import torch
+from torch import Tensor, nn
+
+from explorer.networks.cores import divided
+from explorer.networks.machine_code import Registers, addresses, laid_out, registers
+from explorer.networks.point_code import PointCode
+
+BLOCK = 48
+"""Places that are worked out at once: what belongs to them stays in the cache."""
+
+
+def suits(module: nn.Conv2d, maps: Tensor) -> bool:
+    """Whether a convolution of maps [N,I,H,W] can go this way here."""
+    if type(module) is not nn.Conv2d or module.groups != 1 or module.kernel_size != (1, 1):
+        return False
+    even = module.stride == (1, 1) and module.padding == (0, 0)
+    single = module.weight.dtype == maps.dtype == torch.float32 and maps.device.type == "cpu"
+    shape = registers()
+    if not even or not single or shape is None or module.out_channels % shape.width:
+        return False
+    return maps.numel() // module.in_channels >= shape.rows
+
+
+class Pointwise:
+    """A convolution by weights [O,I,1,1] with steps of one and no border, of maps that have as many
+    places as registers have rows at least."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.detach()
+        self._code = _code(registers())
+
+    def __call__(
+        self,
+        maps: Tensor,
+        bias: Tensor | None = None,
+        added: Tensor | None = None,
+        least: float = -math.inf,
+        over: bool = False,
+    ) -> Tensor:
+        """[N,O,H,W], channels last, of maps [N,I,H,W], plus ``bias`` [O] and ``added`` [N,O,H,W],
+        which may be written ``over``, and no less than ``least``. A value depends on nothing but
+        its place."""
+        outer, inner = self.weight.shape[:2]
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        bias = maps.new_zeros(outer) if bias is None else bias.contiguous()
+        rows, places = self._code.shape.rows, maps.numel() // inner
+        groups = places // rows
+        # Where rows are left over, some places are made twice, of what has to be there still.
+        added, made = laid_out(maps, outer, added, over and places == rows * groups)
+        convolve = self._code.plain if added is None else self._code.adding
+        at = addresses(maps, self._kernels, bias, added, made)
+
+        def work(part: tuple[int, int]) -> None:
+            first, last = part
+            end = places if last == groups else rows * last
+            convolve(*at, inner, outer, rows * first, end, BLOCK, least)
+
+        divided(work, groups, rows * inner * outer)
+        return made
+
+    @cached_property
+    def _kernels(self) -> Tensor:
+        """[O / width,I,width]"""
+        inner = self.weight.shape[1]
+        return self.weight.reshape(-1, self._code.shape.width, inner).transpose(1, 2).contiguous()
+
+
+@cache
+def _code(shape: Registers | None) -> PointCode:
+    assert shape is not None, "this processor has no such registers"
+    return PointCode(shape)

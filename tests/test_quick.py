@@ -1,0 +1,189 @@
+"""Convolutions by machine code of our own are plain ones."""
+
+from __future__ import annotations
+
+import gc
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from explorer.networks import pointwise, quick, winograd
+from explorer.networks.machine_code import PROCESSORS
+from explorer.networks.pointwise import Pointwise
+from explorer.networks.winograd import Tiled
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(params=PROCESSORS)
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Each kind of processor that there is code for: as every one has all vectors, if in parts, the
+    code runs on any of them."""
+    for module in (winograd, pointwise):
+        monkeypatch.setattr(module, "registers", lambda: PROCESSORS[request.param])
+    return PROCESSORS[request.param]
+
+
+def near(found: Tensor, truth: Tensor, digits: float) -> None:
+    assert found.shape == truth.shape
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    error = (found.double() - truth).abs().max()
+    assert float(error) <= digits * float(truth.abs().max())
+
+
+@pytest.mark.parametrize(("side", "digits"), [(4, 1e-5), (5, 4e-5), (6, 4e-5), (7, 5e-4)])
+@pytest.mark.parametrize("size", [(7, 7), (14, 10), (5, 13), (4, 3), (1, 1)])
+@pytest.mark.parametrize(("inner", "outer"), [(32, 48), (64, 64), (48, 112)])
+def test_tiles_are_a_convolution(
+    processor: Any, side: int, digits: float, size: tuple[int, int], inner: int, outer: int
+) -> None:
+    weight, bias = normal(outer, inner, 3, 3), normal(outer, seed=1)
+    maps, added = normal(3, inner, *size, seed=2), normal(3, outer, *size, seed=3)
+    truth = F.conv2d(maps.double(), weight.double(), padding=1)
+    tiled = Tiled(weight, side)
+    near(tiled(maps), truth, digits)
+    truth += bias[:, None, None]
+    near(tiled(maps, bias, least=0.5), truth.clamp(min=0.5), digits)
+    truth += added
+    near(tiled(maps, bias, added), truth, digits)
+    over = added.contiguous(memory_format=torch.channels_last)
+    found = tiled(maps, bias, over, 0.0, over=True)
+    near(found, truth.clamp(min=0), digits)
+    assert found.data_ptr() == over.data_ptr()
+
+
+@pytest.mark.parametrize("size", [(6, 4), (7, 7), (3, 2), (13, 5)])
+@pytest.mark.parametrize(("inner", "outer"), [(3, 64), (100, 128)])
+def test_points_are_a_convolution(
+    processor: Any, size: tuple[int, int], inner: int, outer: int
+) -> None:
+    weight, bias = normal(outer, inner, 1, 1), normal(outer, seed=1)
+    maps, added = normal(5, inner, *size, seed=2), normal(5, outer, *size, seed=3)
+    truth = F.conv2d(maps.double(), weight.double(), bias.double())
+    points = Pointwise(weight)
+    near(points(maps, bias), truth, 2e-6)
+    near(points(maps, bias, least=0.5), truth.clamp(min=0.5), 2e-6)
+    truth += added
+    near(points(maps, bias, added), truth, 2e-6)
+    over = added.contiguous(memory_format=torch.channels_last)
+    kept = added.clone()
+    found = points(maps, bias, over, 0.0, over=True)
+    near(found, truth.clamp(min=0), 2e-6)
+    whole = 5 * math.prod(size) % processor.rows == 0
+    assert (found.data_ptr() == over.data_ptr()) == whole, "rows that are made twice"
+    assert torch.equal(points(maps, bias, kept, 0.0), found)
+
+
+def test_numbers_that_are_none_stay_so() -> None:
+    for convolve in (Tiled(normal(64, 64, 3, 3), 4), Pointwise(normal(64, 64, 1, 1))):
+        maps = normal(2, 64, 8, 8, seed=1)
+        maps[1, 5, 0, 0] = math.nan
+        for least in (0.0, -math.inf):
+            found = convolve(maps, least=least)
+            assert bool(found[1, :, 0, 0].isnan().all())
+            assert not bool(found[0].isnan().any())
+
+
+def test_of_no_pictures_there_are_no_maps() -> None:
+    assert Tiled(normal(64, 32, 3, 3), 4)(normal(0, 32, 8, 8)).shape == (0, 64, 8, 8)
+
+
+@pytest.mark.parametrize("make", [lambda w: Tiled(w, 4), lambda w: Pointwise(w[:, :, :1, :1])])
+def test_a_value_depends_on_no_other_picture_and_no_core(make: Any) -> None:
+    convolve = make(normal(64, 64, 3, 3))
+    maps = normal(40, 64, 14, 14, seed=1)
+    together = convolve(maps)
+    threads = torch.get_num_threads()
+    try:
+        for cores in (1, 2, 3, 50):
+            torch.set_num_threads(cores)
+            assert torch.equal(convolve(maps), together)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(convolve(maps[7:8]), together[7:8])
+    assert torch.equal(convolve(maps[3:20]), together[3:20])
+
+
+def test_tiles_are_those_that_take_fewest_products() -> None:
+    def sides(*size: int, **how: Any) -> int:
+        return winograd.side_for(normal(1, 1, *size), **how)
+
+    assert sides(7, 7) == sides(14, 14) == sides(56, 56) == 4
+    assert sides(2, 2) == sides(1, 1) == 0, "a window is as much as four of its places"
+    many = {"most": winograd.MOST, "count": 400}
+    assert [sides(n, n, **many) for n in (7, 8, 10, 12, 14)] == [7, 4, 5, 6, 7]
+    assert sides(7, 7, most=winograd.MOST, count=50) == 4, "weights of larger ones take longer"
+    assert sides(7, 7, count=10) == 0, "and for few maps it is not worth it"
+
+
+def conv(*sizes: int, **how: Any) -> nn.Conv2d:
+    return nn.Conv2d(*sizes, **how).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("module", "way"),
+    [
+        (conv(64, 64, 3, padding=1), Tiled),
+        (conv(64, 64, 1), Pointwise),
+        (conv(64, 64, 3, padding=1, stride=2), None),
+        (conv(64, 64, 3), None),
+        (conv(64, 64, 3, padding=1, padding_mode="reflect"), None),
+        (conv(64, 64, 3, padding="same"), None),
+        (conv(64, 64, 3, padding=2, dilation=2), None),
+        (conv(64, 64, 3, padding=1, groups=2), None),
+        (conv(64, 60, 3, padding=1), None),
+        (conv(64, 16, 3, padding=1), None),
+        (conv(64, 64, 1, stride=2), None),
+        (conv(64, 72, 1), None),
+        (conv(64, 64, 1, padding=1), None),
+        (conv(64, 64, 3, padding=1).double(), None),
+        (conv(64, 64, 1).to(torch.bfloat16), None),
+    ],
+)
+def test_what_goes_which_way(
+    monkeypatch: pytest.MonkeyPatch, processor: Any, module: nn.Conv2d, way: Any
+) -> None:
+    maps = normal(2, 64, 9, 9).to(module.weight.dtype)
+    found = quick.convolution(module, maps)
+    assert type(found) is (way or type(None))
+    assert type(quick.convolution(module, maps, followed=False)) is (
+        Tiled if way is Tiled else type(None)
+    )
+    assert quick.convolution(module, maps[:, :, :1, :1][:1]) is None, "too few places"
+    for where in (winograd, pointwise):
+        monkeypatch.setattr(where, "registers", lambda: None)
+    assert quick.convolution(module, maps) is None, "a processor of another kind"
+
+
+def test_weights_are_laid_out_once_and_again_when_they_change() -> None:
+    module, maps = conv(64, 64, 3, padding=1), normal(2, 64, 9, 9)
+    first = quick.convolution(module, maps)
+    assert first is not None
+    near(first(maps, module.bias), module.double()(maps.double()), 1e-5)
+    module.float()
+    twin = conv(64, 64, 3, padding=1)
+    twin.weight = module.weight
+    second = quick.convolution(module, maps)
+    assert second is quick.convolution(twin, maps)
+    module.weight.mul_(2)
+    third = quick.convolution(module, maps)
+    assert third is not None
+    assert third is not second
+    near(third(maps, module.bias), module.double()(maps.double()), 1e-5)
+
+
+def test_what_is_laid_out_goes_with_its_network() -> None:
+    gc.collect()
+    before = len(quick._KEPT)
+    module = conv(64, 64, 1)
+    assert quick.convolution(module, normal(2, 64, 9, 9)) is not None
+    assert len(quick._KEPT) == before + 1
+    del module
+    gc.collect()
+    assert len(quick._KEPT) <= before
