@@ -187,8 +187,8 @@ def _compiled(module: ir.Module) -> Any:
 
 
 def _callable(engine: Any, name: str, takes: Takes) -> Any:
-    kinds = zip(takes, (ctypes.c_void_p, ctypes.c_int64, ctypes.c_float), strict=True)
-    types = [kind for names, kind in kinds for _ in names]
+    kinds: tuple[Any, ...] = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_float)
+    types = [kind for names, kind in zip(takes, kinds, strict=True) for _ in names]
     return ctypes.CFUNCTYPE(None, *types)(engine.get_function_address(name))
 
 
