@@ -58,14 +58,15 @@ def convolution_pull(
         for at, (side, made) in enumerate(zip(x.shape[2:], output.shape[2:], strict=True))
     ]
     groups = cast(int, module.groups)
-    laid_out = cache(partial(winograd.Tiled, weight.transpose(0, 1).flip(2, 3)))
-    tiles = winograd.suits(module, weight, x)
+    tiles, laid_out = winograd.suits(module, weight, x), cache(partial(_turned, weight))
     most = winograd.LEAST if not tiles or bool(weight.amin() < 0) else winograd.MOST
-    apart = places.Transposed(module, weight, x.shape[2:], wanted) if groups == 1 else None
+    apart = None
+    if groups == 1 and not tiles:
+        apart = places.Transposed(module, weight, x.shape[2:], wanted)
 
     def pull(gradients: Tensor | Product) -> tuple[Any]:
         if isinstance(gradients, Product):
-            if apart and apart.worth_it(gradients, tiles):
+            if apart and apart.worth_it(gradients):
                 return (apart.later(gradients),)
             gradients = gradients.alone(output)
         flat = gradients.flatten(0, 1)
@@ -76,6 +77,11 @@ def convolution_pull(
         return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)
 
     return pull
+
+
+def _turned(weight: Tensor, side: int) -> winograd.Tiled:
+    """The transposed convolution by weights [O,I,3,3]."""
+    return winograd.Tiled(weight.transpose(0, 1).flip(2, 3), side)
 
 
 def gradient_of_convolution(module: nn.Conv2d, x: Tensor, output: Tensor, cut: bool) -> Pull:

@@ -24,7 +24,7 @@ CHOOSING, LEAST_WEIGHTS = 40, 1 << 17
 """What choosing rows and columns takes, in starts that are worked out with all of them; with fewer
 weights it takes more than can be saved."""
 
-MOST, MOST_BESIDE_WINOGRAD = 0.7, 0.3
+MOST = 0.7
 """Share of a plain convolution's products that may be left, with what choosing takes."""
 
 STEP = 32
@@ -56,14 +56,13 @@ class Transposed:
         )
         self._weight, self._size, self._wanted = weight.detach(), size, wanted
 
-    def worth_it(self, relevance: Product, beside_winograd: bool) -> bool:
+    def worth_it(self, relevance: Product) -> bool:
         """Whether this is quicker than a convolution of all channels."""
         maps, by = relevance.maps, relevance.by
         suits = maps.dtype == torch.float32 and maps.device.type == "cpu"
         if not suits or by is None or self._weight.numel() < LEAST_WEIGHTS:
             return False
-        choosing = CHOOSING / len(maps)
-        most = (MOST_BESIDE_WINOGRAD if beside_winograd else MOST) - choosing
+        most = MOST - CHOOSING / len(maps)
         if most <= 0 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return False
         share = float((by != 0).float().mean())

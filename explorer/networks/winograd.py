@@ -37,8 +37,9 @@ WORTH = 0.7
 """Share of a plain convolution's products that may be left."""
 TRANSFORM = 100
 """What transforming the weights takes, in tiles of a map."""
-BLOCK = 48
-"""Tiles that are worked out at once: what belongs to them stays in the cache."""
+BLOCK, LARGE_BLOCK, LARGE = 48, 96, 1 << 24
+"""Tiles that are worked out at once: what belongs to them stays in the cache. More where kernels of
+so many bytes do not, and are read anew for each block."""
 
 
 def suits(module: nn.Module, weight: Tensor, maps: Tensor) -> bool:
@@ -93,15 +94,16 @@ class Tiled:
         added, made = laid_out(maps, outer, added, over)
         bias = maps.new_zeros(outer) if bias is None else bias.contiguous()
         nothing, planes = maps.new_zeros(max(inner, outer)), (self.side + 2) ** 2
+        block = BLOCK if self._kernels.nbytes < LARGE else LARGE_BLOCK
         at = addresses(maps, self._kernels, bias, added, made)
         tiles = count * math.prod(-(-length // self.side) for length in (high, wide))
 
         def work(part: tuple[int, int]) -> None:
-            spread = maps.new_empty(planes * BLOCK * inner)
-            products = maps.new_empty(planes * BLOCK * self._padded)
+            spread = maps.new_empty(planes * block * inner)
+            products = maps.new_empty(planes * block * self._padded)
             sink = maps.new_empty(outer)
             room = addresses(spread, products, nothing, sink)
-            self._code.convolve(*at, *room, high, wide, inner, outer, *part, BLOCK, least)
+            self._code.convolve(*at, *room, high, wide, inner, outer, *part, block, least)
 
         divided(work, tiles, planes * inner * outer)
         return made
