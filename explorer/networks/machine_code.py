@@ -113,6 +113,14 @@ class Code:
         """The first of each vector of channels."""
         return counting(b, INT(0), channels, INT(self.shape.lanes))
 
+    def fetch(self, b: ir.IRBuilder, pointer: Any) -> None:
+        """Have the cache get what lies there, which will be written."""
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, SHORT, SHORT, SHORT])
+        name = "llvm.prefetch.p0"
+        known = self._module.globals.get(name) or ir.Function(self._module, kind, name)
+        b.call(known, [b.bitcast(pointer, byte), SHORT(1), SHORT(3), SHORT(1)])
+
     def load(self, b: ir.IRBuilder, pointer: Any) -> Any:
         return b.load(b.bitcast(pointer, self._vector.as_pointer()), align=4)
 

@@ -35,8 +35,12 @@ class PointCode(Code):
             # The last ones are made once more where there are fewer than a full number of rows.
             place = smaller(b, number, b.sub(it.last, rows))
             columns = at(b, it.kernels, b.mul(channel, it.inner))
-            self.multiply(b, sums, at(b, it.maps, b.mul(place, it.inner)), columns, it.inner)
             offset = b.add(b.mul(place, it.outer), channel)
+            for row in range(self.shape.rows if adding else 0):  # comes while this is multiplied
+                end = b.add(offset, b.mul(INT(row), it.outer))
+                for lane in self.offsets:
+                    self.fetch(b, at(b, it.added, end, INT(lane)))
+            self.multiply(b, sums, at(b, it.maps, b.mul(place, it.inner)), columns, it.inner)
             bias = [self.load(b, at(b, it.bias, channel, INT(each))) for each in self.offsets]
             for row, each in enumerate(sums):
                 end = b.add(offset, b.mul(INT(row), it.outer))
