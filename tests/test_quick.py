@@ -90,6 +90,19 @@ def test_numbers_that_are_none_stay_so() -> None:
             assert not bool(found[0].isnan().any())
 
 
+@pytest.mark.parametrize(
+    "convolve", [Tiled(normal(64, 32, 3, 3), 4), Pointwise(normal(64, 32, 1, 1))]
+)
+def test_forms_that_do_not_fit_are_refused(convolve: Any) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        convolve(normal(2, 64, 8, 8))
+    for form in ((2, 64, 8, 7), (1, 64, 8, 8), (2, 32, 8, 8)):
+        with pytest.raises(ValueError, match="do not fit"):
+            convolve(normal(2, 32, 8, 8), None, normal(*form))
+    for module in (conv(64, 64, 1), conv(64, 64, 3, padding=1)):
+        assert quick.convolution(module, normal(64, 9, 9)) is None, "a map without a batch"
+
+
 def test_of_no_pictures_there_are_no_maps() -> None:
     assert Tiled(normal(64, 32, 3, 3), 4)(normal(0, 32, 8, 8)).shape == (0, 64, 8, 8)
 

@@ -27,6 +27,8 @@ FUSED = ("contract",)
 
 Takes = tuple[Sequence[str], Sequence[str], Sequence[str]]
 """What a function takes, by name: addresses of single precision numbers, whole numbers, numbers."""
+OVERLAPPING = {"added", "made"}
+"""Addresses that may be one and the same; all others are apart."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ class Code:
         kinds = zip(takes, (POINTER, INT, FLOAT), strict=True)
         types = [kind for names, kind in kinds for _ in names]
         made = ir.Function(self._module, ir.FunctionType(ir.VoidType(), types), name)
-        for each in made.args[: len(takes[0])]:
-            each.add_attribute("noalias")
         names = (name for names in takes for name in names)
         arguments = dict(zip(names, made.args, strict=True))
+        for address in set(takes[0]) - OVERLAPPING:
+            arguments[address].add_attribute("noalias")
         return ir.IRBuilder(made.append_basic_block()), SimpleNamespace(**arguments)
 
     def called(self, name: str) -> ir.Function:
@@ -201,16 +203,21 @@ def _callable(engine: Any, name: str, takes: Takes) -> Any:
 
 
 def laid_out(
-    maps: Tensor, outer: int, added: Tensor | None, over: bool
-) -> tuple[Tensor | None, Tensor]:
-    """What is added, channels last, and room for as many channels of maps: what is added may be
-    written ``over``."""
+    maps: Tensor, weight: Tensor, added: Tensor | None, over: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Maps and what is added, channels last, and room for what weights [O,I,h,w] make of them: what
+    is added may be written ``over``. Raises ValueError where forms do not fit, as machine code
+    would not."""
+    (count, inner, high, wide), outer = maps.shape, len(weight)
+    form = (count, outer, high, wide)
+    if inner != weight.shape[1] or (added is not None and added.shape != form):
+        raise ValueError(f"weights {tuple(weight.shape)} do not fit maps {tuple(maps.shape)}")
+    maps = maps.contiguous(memory_format=torch.channels_last)
     if added is not None:
         added = added.contiguous(memory_format=torch.channels_last)
         if over:
-            return added, added
-    count, _, high, wide = maps.shape
-    return added, maps.new_empty((count, high, wide, outer)).permute(0, 3, 1, 2)
+            return maps, added, added
+    return maps, added, maps.new_empty((count, high, wide, outer)).permute(0, 3, 1, 2)
 
 
 def addresses(*tensors: Tensor | None) -> list[int | None]:

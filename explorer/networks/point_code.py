@@ -12,10 +12,10 @@ CONVOLVE: Takes = (
 
 
 class PointCode(Code):
-    """``convolve`` makes the places from ``first`` to ``last``, as many as registers have rows at
-    least, of maps [places,inner] by kernels [outer / width,inner,width], plus bias [outer] and
-    added [places,outer] (unless it is null), and no less than ``least``. Of a ``block`` of places
-    all channels are made before those of the next one, so that it stays in the cache."""
+    """``plain`` makes the places from ``first`` to ``last``, as many as registers have rows at
+    least, of maps [places,inner] by kernels [outer / width,inner,width], plus bias [outer], and no
+    less than ``least``; ``adding`` also adds added [places,outer]. Of a ``block`` of places all
+    channels are made before those of the next one, so that it stays in the cache."""
 
     def __init__(self, shape: Registers) -> None:
         super().__init__(shape)

@@ -53,7 +53,7 @@ def suits(module: nn.Module, weight: Tensor, maps: Tensor) -> bool:
     shape = registers()
     if not even or not single or shape is None or min(outer, inner) < LEAST_CHANNELS:
         return False
-    return outer % shape.lanes == inner % shape.lanes == 0
+    return maps.dim() == 4 and outer % shape.lanes == inner % shape.lanes == 0
 
 
 def side_for(maps: Tensor, most: int = LEAST, count: float = math.inf) -> int:
@@ -88,10 +88,8 @@ class Tiled:
         """[N,O,H,W], channels last, of maps [N,I,H,W], plus ``bias`` [O] and ``added`` [N,O,H,W],
         which may be written ``over``, and no less than ``least``. A value depends on nothing but
         its window."""
-        count, inner, high, wide = maps.shape
-        outer = len(self.weight)
-        maps = maps.contiguous(memory_format=torch.channels_last)
-        added, made = laid_out(maps, outer, added, over)
+        (count, _, high, wide), (outer, inner) = maps.shape, self.weight.shape[:2]
+        maps, added, made = laid_out(maps, self.weight, added, over)
         bias = maps.new_zeros(outer) if bias is None else bias.contiguous()
         nothing, planes = maps.new_zeros(max(inner, outer)), (self.side + 2) ** 2
         block = BLOCK if self._kernels.nbytes < LARGE else LARGE_BLOCK
