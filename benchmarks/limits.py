@@ -1,16 +1,16 @@
 """How near a scan and relevance are to what their convolutions alone take, each by the fastest way.
 
-The convolutions of the work are noted as they run. Then each is timed
-alone, by our own code and by every operator of PyTorch that computes it, and the fastest of these
-one after the other, in turn with the work. So better code around the same convolutions cannot be
-faster than that; a way that needs fewer of them, or better code for them, can.
+The convolutions of the work are noted as they run. Then each is timed alone, by our own code where
+the work uses that and by every operator of PyTorch that computes it, and the fastest of these one
+after the other, in turn with the work. So better code around the same convolutions cannot be faster
+than that; a way that needs fewer of them, or better code for them, can.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -28,6 +28,7 @@ from benchmarks.scanning import blocks
 from explorer.compute import attribution
 from explorer.compute.passes import batch
 from explorer.compute.scan import launch
+from explorer.networks.laid_out import Convolution
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.slices import Slice
 from explorer.networks.winograd import Tiled
@@ -122,20 +123,16 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls["convolution", tuple(x.shape), tuple(weight.shape), *form] += 1
 
 
-def _noting_own(calls: Counter[tuple[Any, ...]]) -> ExitStack:
+def _noting_own(calls: Counter[tuple[Any, ...]]) -> AbstractContextManager[Any]:
     """Counts those by code of our own, which are no operators of PyTorch, while it is entered."""
-    stack = ExitStack()
-    for kind in (Tiled, Pointwise):
+    real = Convolution.__call__
 
-        def call(
-            own: Any, maps: Tensor, *more: Any, real: Any = kind.__call__, **named: Any
-        ) -> Any:
-            side = own.side if isinstance(own, Tiled) else 1
-            calls["own", tuple(maps.shape), tuple(own.weight.shape), side] += 1
-            return real(own, maps, *more, **named)
+    def call(own: Any, maps: Tensor, *more: Any) -> Tensor:
+        side = own.side if isinstance(own, Tiled) else 1
+        calls["own", tuple(maps.shape), tuple(own.weight.shape), side] += 1
+        return real(own, maps, *more)
 
-        stack.enter_context(patch.object(kind, "__call__", call))
-    return stack
+    return patch.object(Convolution, "__call__", call)
 
 
 def _ways(name: str, first: Sequence[int], second: Sequence[int], *more: Any) -> list[Work]:

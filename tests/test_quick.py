@@ -99,6 +99,8 @@ def test_forms_that_do_not_fit_are_refused(convolve: Any) -> None:
     for form in ((2, 64, 8, 7), (1, 64, 8, 8), (2, 32, 8, 8)):
         with pytest.raises(ValueError, match="do not fit"):
             convolve(normal(2, 32, 8, 8), None, normal(*form))
+    with pytest.raises(ValueError, match="do not fit"):
+        convolve(normal(2, 32, 8, 8), normal(32))
     for module in (conv(64, 64, 1), conv(64, 64, 3, padding=1)):
         assert quick.convolution(module, normal(64, 9, 9)) is None, "a map without a batch"
 

@@ -41,7 +41,7 @@ def side_by_side(
 
 
 def divided(work: Callable[[tuple[int, int]], None], total: int, each: int) -> None:
-    """Work from 0 to ``total``, which asks nothing of PyTorch, in parts on all cores that this
+    """Work from 0 to ``total``, in which PyTorch computes nothing, in parts on all cores that this
     thread may use; in one if it is not worth it, at so many products ``each``."""
     cores = min(torch.get_num_threads(), total) if total * each > WORTH else min(total, 1)
     if cores == 0:

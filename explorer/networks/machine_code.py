@@ -14,10 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from llvmlite import binding as llvm
 from llvmlite import ir
-from torch import Tensor
 
 INT, SHORT, FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 POINTER = FLOAT.as_pointer()
@@ -200,26 +198,3 @@ def _callable(engine: Any, name: str, takes: Takes) -> Any:
     kinds: tuple[Any, ...] = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_float)
     types = [kind for names, kind in zip(takes, kinds, strict=True) for _ in names]
     return ctypes.CFUNCTYPE(None, *types)(engine.get_function_address(name))
-
-
-def laid_out(
-    maps: Tensor, weight: Tensor, added: Tensor | None, over: bool
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Maps and what is added, channels last, and room for what weights [O,I,h,w] make of them: what
-    is added may be written ``over``. Raises ValueError where forms do not fit, as machine code
-    would not."""
-    (count, inner, high, wide), outer = maps.shape, len(weight)
-    form = (count, outer, high, wide)
-    if inner != weight.shape[1] or (added is not None and added.shape != form):
-        raise ValueError(f"weights {tuple(weight.shape)} do not fit maps {tuple(maps.shape)}")
-    maps = maps.contiguous(memory_format=torch.channels_last)
-    if added is not None:
-        added = added.contiguous(memory_format=torch.channels_last)
-        if over:
-            return maps, added, added
-    return maps, added, maps.new_empty((count, high, wide, outer)).permute(0, 3, 1, 2)
-
-
-def addresses(*tensors: Tensor | None) -> list[int | None]:
-    """Where tensors lie, as long as somebody holds them."""
-    return [None if each is None else each.data_ptr() for each in tensors]

@@ -3,14 +3,14 @@ CPU: 3 to 33 percent quicker than those of oneDNN, most so where another map is 
 
 from __future__ import annotations
 
-import math
 from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
 
 from explorer.networks.cores import divided
-from explorer.networks.machine_code import Registers, addresses, laid_out, registers
+from explorer.networks.laid_out import Convolution, addresses
+from explorer.networks.machine_code import Registers, registers
 from explorer.networks.point_code import PointCode
 
 BLOCK = 48
@@ -29,32 +29,23 @@ def suits(module: nn.Conv2d, maps: Tensor) -> bool:
     return maps.dim() == 4 and maps.numel() // module.in_channels >= shape.rows
 
 
-class Pointwise:
-    """A convolution by weights [O,I,1,1] with steps of one and no border, of maps that have as many
-    places as registers have rows at least."""
+class Pointwise(Convolution):
+    """By weights [O,I,1,1], of maps that have as many places as registers have rows at least."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.weight = weight.detach()
+        super().__init__(weight)
         self._code = _code(registers())
 
-    def __call__(
-        self,
-        maps: Tensor,
-        bias: Tensor | None = None,
-        added: Tensor | None = None,
-        least: float = -math.inf,
-        over: bool = False,
-    ) -> Tensor:
-        """[N,O,H,W], channels last, of maps [N,I,H,W], plus ``bias`` [O] and ``added`` [N,O,H,W],
-        which may be written ``over``, and no less than ``least``. A value depends on nothing but
-        its place."""
+    def makes_once(self, maps: Tensor) -> bool:
+        """Where rows of registers are left over, the last places are made twice."""
+        return maps.numel() // maps.shape[1] % self._code.shape.rows == 0
+
+    def make(
+        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, least: float
+    ) -> None:
         outer, inner = self.weight.shape[:2]
-        bias = maps.new_zeros(outer) if bias is None else bias.contiguous()
         rows, places = self._code.shape.rows, maps.numel() // inner
         groups = places // rows
-        # Where rows are left over, some places are made twice, of what has to be there still.
-        whole = places == rows * groups
-        maps, added, made = laid_out(maps, self.weight, added, over and whole)
         convolve = self._code.plain if added is None else self._code.adding
         at = addresses(maps, self._kernels, bias, added, made)
 
@@ -64,7 +55,6 @@ class Pointwise:
             convolve(*at, inner, outer, rows * first, end, BLOCK, least)
 
         divided(work, groups, rows * inner * outer)
-        return made
 
     @cached_property
     def _kernels(self) -> Tensor:

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from explorer.networks import pointwise, winograd
+from explorer.networks.laid_out import Convolution
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.winograd import Tiled
 
-_KEPT: MutableMapping[Tensor, tuple[int, dict[int, Tiled | Pointwise]]] = WeakTensorKeyDictionary()
+_KEPT: MutableMapping[Tensor, tuple[int, dict[int, Convolution]]] = WeakTensorKeyDictionary()
 _LOCK = Lock()
 
 
-def convolution(module: nn.Conv2d, maps: Tensor, followed: bool = True) -> Tiled | Pointwise | None:
+def convolution(module: nn.Conv2d, maps: Tensor, followed: bool = True) -> Convolution | None:
     """The convolution of maps like these, by weights that were laid out once for all who use them,
     and again if they changed; None where PyTorch's own is as quick, as it is for 1 x 1 unless a sum
     or a rectifier ``followed`` and goes into the same pass."""

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from explorer.networks.cores import divided
-from explorer.networks.machine_code import Registers, addresses, laid_out, registers
+from explorer.networks.laid_out import Convolution, addresses
+from explorer.networks.machine_code import Registers, registers
 from explorer.networks.tile_code import TileCode
 
 KERNEL = 3
@@ -69,28 +70,19 @@ def side_for(maps: Tensor, most: int = LEAST, count: float = math.inf) -> int:
     return side if products(side) <= WORTH * KERNEL**2 * math.prod(size) else 0
 
 
-class Tiled:
-    """A convolution by weights [O,I,3,3] with steps of one and a border of one zero, in tiles of a
-    side. The transform of the weights, several times their size, is made when first needed."""
+class Tiled(Convolution):
+    """By weights [O,I,3,3] with a border of one zero, in tiles of a side. The transform of the
+    weights is several times their size."""
 
     def __init__(self, weight: Tensor, side: int) -> None:
-        self.weight, self.side = weight.detach(), side
+        super().__init__(weight)
+        self.side = side
         self._code = _code(side, registers())
 
-    def __call__(
-        self,
-        maps: Tensor,
-        bias: Tensor | None = None,
-        added: Tensor | None = None,
-        least: float = -math.inf,
-        over: bool = False,
-    ) -> Tensor:
-        """[N,O,H,W], channels last, of maps [N,I,H,W], plus ``bias`` [O] and ``added`` [N,O,H,W],
-        which may be written ``over``, and no less than ``least``. A value depends on nothing but
-        its window."""
+    def make(
+        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, least: float
+    ) -> None:
         (count, _, high, wide), (outer, inner) = maps.shape, self.weight.shape[:2]
-        maps, added, made = laid_out(maps, self.weight, added, over)
-        bias = maps.new_zeros(outer) if bias is None else bias.contiguous()
         nothing, planes = maps.new_zeros(max(inner, outer)), (self.side + 2) ** 2
         block = BLOCK if self._kernels.nbytes < LARGE else LARGE_BLOCK
         at = addresses(maps, self._kernels, bias, added, made)
@@ -104,7 +96,6 @@ class Tiled:
             self._code.convolve(*at, *room, high, wide, inner, outer, *part, block, least)
 
         divided(work, tiles, planes * inner * outer)
-        return made
 
     @cached_property
     def _kernels(self) -> Tensor:

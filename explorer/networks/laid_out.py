@@ -1,0 +1,61 @@
+"""What convolutions by machine code have in common: weights that are laid out for it, and maps that
+lie channels last."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Convolution(ABC):
+    """A convolution of float32 maps on a CPU by weights [O,I,h,w], with steps of one, that keeps
+    their size. What is laid out of the weights is made when first needed."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.detach()
+
+    def __call__(
+        self,
+        maps: Tensor,
+        bias: Tensor | None = None,
+        added: Tensor | None = None,
+        least: float = -math.inf,
+        over: bool = False,
+    ) -> Tensor:
+        """[N,O,H,W], channels last, of maps [N,I,H,W], plus ``bias`` [O] and ``added`` [N,O,H,W],
+        which may be written ``over``, and no less than ``least``. A value depends on nothing but
+        what the kernel sees of its picture. Raises ValueError where forms do not fit, as machine
+        code would not."""
+        (outer, inner), (count, channels, high, wide) = self.weight.shape[:2], maps.shape
+        form = (count, outer, high, wide)
+        fits = bias is None or bias.shape == (outer,)
+        if channels != inner or not fits or (added is not None and added.shape != form):
+            raise ValueError(f"weights {tuple(self.weight.shape)} do not fit {tuple(maps.shape)}")
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        bias = maps.new_zeros(outer) if bias is None else bias.contiguous()
+        if added is not None:
+            added = added.contiguous(memory_format=torch.channels_last)
+        if added is not None and over and self.makes_once(maps):
+            made = added
+        else:
+            made = maps.new_empty((count, high, wide, outer)).permute(0, 3, 1, 2)
+        self.make(maps, bias, added, made, least)
+        return made
+
+    def makes_once(self, maps: Tensor) -> bool:
+        """Whether no value is made twice, so that what is added need not be there any more."""
+        return True
+
+    @abstractmethod
+    def make(
+        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, least: float
+    ) -> None:
+        """Fill ``made``, which may be what is added."""
+
+
+def addresses(*tensors: Tensor | None) -> list[int | None]:
+    """Where tensors lie, as long as somebody holds them."""
+    return [None if each is None else each.data_ptr() for each in tensors]
