@@ -20,6 +20,11 @@ from llvmlite import ir
 INT, SHORT, FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 POINTER = FLOAT.as_pointer()
 ONE = INT(1)
+LINE = 16
+"""Numbers in a line of a cache."""
+AHEAD, SHARES = 4, 8
+"""So many rows of columns ahead the first cache gets them, and the second one gets the columns that
+follow, a share with each of so many groups of rows. Not every processor does it by itself."""
 FUSED = ("contract",)
 """A product and the sum it goes into may be rounded once, together."""
 
@@ -91,18 +96,29 @@ class Code:
         rows, vectors = range(self.shape.rows), range(self.shape.vectors)
         return [[b.alloca(self._vector) for _ in vectors] for _ in rows]
 
-    def multiply(self, b: ir.IRBuilder, sums: Any, rows: Any, columns: Any, inner: Any) -> None:
-        """The product of ``rows``, each ``inner`` numbers, and ``columns`` [inner,width]."""
+    def multiply(
+        self, b: ir.IRBuilder, sums: Any, rows: Any, columns: Any, inner: Any, group: Any
+    ) -> None:
+        """The product of ``rows``, each ``inner`` numbers, and ``columns`` [inner,width]. Meanwhile
+        the caches get the rows after these, and that share of the columns after these which is this
+        ``group``'s of rows."""
         for total in (total for each in sums for total in each):
             b.store(self.all(0.0), total)
-        with counting(b, INT(0), inner) as number:
-            start = at(b, columns, b.mul(number, INT(self.shape.width)))
-            given = [self.load(b, at(b, start, INT(offset))) for offset in self.offsets]
-            for row, each in enumerate(sums):
-                many = self.repeated(b, b.load(at(b, rows, b.mul(INT(row), inner), number)))
-                for total, column in zip(each, given, strict=True):
-                    part = b.fmul(many, column, flags=FUSED)
-                    b.store(self.plus(b, b.load(total), part), total)
+        width, some = INT(self.shape.width), self.shape.width * LINE // SHARES
+        share = b.mul(b.and_(group, INT(SHARES - 1)), INT(some))
+        with counting(b, INT(0), inner, INT(LINE)) as first:
+            self.fetch(b, at(b, columns, b.mul(b.add(inner, first), width), share), some, near=2)
+            for row in range(self.shape.rows, 2 * self.shape.rows):
+                self.fetch(b, at(b, rows, b.mul(INT(row), inner), first))
+            with counting(b, first, smaller(b, b.add(first, INT(LINE)), inner)) as number:
+                start = at(b, columns, b.mul(number, width))
+                self.fetch(b, at(b, start, INT(AHEAD * self.shape.width)), self.shape.width)
+                given = [self.load(b, at(b, start, INT(offset))) for offset in self.offsets]
+                for row, each in enumerate(sums):
+                    many = self.repeated(b, b.load(at(b, rows, b.mul(INT(row), inner), number)))
+                    for total, column in zip(each, given, strict=True):
+                        part = b.fmul(many, column, flags=FUSED)
+                        b.store(self.plus(b, b.load(total), part), total)
 
     @property
     def offsets(self) -> list[int]:
@@ -113,13 +129,18 @@ class Code:
         """The first of each vector of channels."""
         return counting(b, INT(0), channels, INT(self.shape.lanes))
 
-    def fetch(self, b: ir.IRBuilder, pointer: Any) -> None:
-        """Have the cache get what lies there, which will be written."""
+    def fetch(
+        self, b: ir.IRBuilder, pointer: Any, numbers: int = LINE, near: int = 3, write: bool = False
+    ) -> None:
+        """Have the first cache (``near`` 3) or the second one (2) get what lies there, to be read
+        or written; nothing happens where no memory is."""
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, SHORT, SHORT, SHORT])
         name = "llvm.prefetch.p0"
         known = self._module.globals.get(name) or ir.Function(self._module, kind, name)
-        b.call(known, [b.bitcast(pointer, byte), SHORT(1), SHORT(3), SHORT(1)])
+        for line in range(0, numbers, LINE):
+            place = b.bitcast(at(b, pointer, INT(line)), byte)
+            b.call(known, [place, SHORT(int(write)), SHORT(near), SHORT(1)])
 
     def load(self, b: ir.IRBuilder, pointer: Any) -> Any:
         return b.load(b.bitcast(pointer, self._vector.as_pointer()), align=4)

@@ -36,11 +36,13 @@ class PointCode(Code):
             place = smaller(b, number, b.sub(it.last, rows))
             columns = at(b, it.kernels, b.mul(channel, it.inner))
             offset = b.add(b.mul(place, it.outer), channel)
-            for row in range(self.shape.rows if adding else 0):  # comes while this is multiplied
+            for row in range(self.shape.rows):  # comes while this is multiplied
                 end = b.add(offset, b.mul(INT(row), it.outer))
-                for lane in self.offsets:
-                    self.fetch(b, at(b, it.added, end, INT(lane)))
-            self.multiply(b, sums, at(b, it.maps, b.mul(place, it.inner)), columns, it.inner)
+                for maps in (it.added, it.made) if adding else (it.made,):
+                    self.fetch(b, at(b, maps, end), self.shape.width, write=True)
+            group = b.sdiv(b.sub(number, start), rows)
+            given = at(b, it.maps, b.mul(place, it.inner))
+            self.multiply(b, sums, given, columns, it.inner, group)
             bias = [self.load(b, at(b, it.bias, channel, INT(each))) for each in self.offsets]
             for row, each in enumerate(sums):
                 end = b.add(offset, b.mul(INT(row), it.outer))

@@ -16,6 +16,8 @@ from llvmlite import ir
 from explorer.networks.machine_code import (
     FUSED,
     INT,
+    LINE,
+    ONE,
     Code,
     Registers,
     Takes,
@@ -31,6 +33,8 @@ CONVOLVE: Takes = (
     ("high", "wide", "inner", "outer", "first", "last", "block"),
     ("least",),
 )
+OVERLAP = 2
+"""Columns that a window has in common with the one before."""
 
 
 class TileCode(Code):
@@ -41,9 +45,9 @@ class TileCode(Code):
     ``prepare`` makes kernels [n n,outer / width,inner,width] of weights [3,3,inner,outer], for
     inputs from ``first`` to ``last``. ``convolve`` makes the tiles from ``first`` to ``last`` of
     maps [N,high,wide,inner], plus bias [outer] and added (unless it is null), and no less than
-    ``least``. It needs room for a ``block`` of tiles, a multiple of the rows of registers: spread
-    [n n,block,inner] and products [n n,block,outer], rounded up to their width; ``nothing``, as
-    many zeros as a place has channels; and a ``sink`` of that size.
+    ``least``. It needs ``room`` for a ``block`` of tiles, a multiple of the rows of registers:
+    spread [n n,block,inner] and products [n n,block,outer], rounded up to their width;
+    ``nothing``, as many zeros as a place has channels; and a ``sink`` of that size.
     """
 
     def __init__(
@@ -55,6 +59,10 @@ class TileCode(Code):
         for write in (self._prepare, self._spread, self._multiply, self._gather, self._convolve):
             write().ret_void()
         self.prepare, self.convolve = self.compiled(prepare=PREPARE, convolve=CONVOLVE)
+
+    def room(self, block: int, channels: int) -> int:
+        """How many numbers the planes of a block take."""
+        return self._side**2 * (block * channels + LINE)
 
     def _prepare(self) -> ir.IRBuilder:
         b, it = self.function("prepare", PREPARE)
@@ -86,12 +94,16 @@ class TileCode(Code):
     def _spread(self) -> ir.IRBuilder:
         """V of the window of each tile."""
         b, it = self.function("spread", CONVOLVE)
-        plane = b.mul(it.block, it.inner)
+        plane = _plane(b, it.block, it.inner)
         with counting(b, it.first, it.last) as tile:
-            inside = self._inside(b, it, tile, self._side, -1)
-            window = _chosen(b, inside, it.maps, it.inner, it.nothing)
+            window, coming = (
+                _chosen(b, self._inside(b, it, each, self._side, -1), it.maps, it.inner, it.nothing)
+                for each in (tile, b.add(tile, ONE))
+            )
             into = at(b, it.spread, b.mul(b.sub(tile, it.first), it.inner))
             with self.lanes(b, it.inner) as channel:
+                for place in _flat([row[OVERLAP:] for row in coming]):
+                    self.fetch(b, at(b, place, channel))
                 values = [[self.load(b, at(b, place, channel)) for place in row] for row in window]
                 for number, value in enumerate(self._both(b, self._window, values)):
                     self.store(b, value, at(b, into, channel, b.mul(INT(number), plane)))
@@ -105,13 +117,14 @@ class TileCode(Code):
         apart = b.mul(panels, width)
         with counting(b, INT(0), INT(self._side**2)) as plane, counting(b, INT(0), panels) as p:
             panel = b.mul(b.add(b.mul(plane, panels), p), b.mul(it.inner, width))
-            columns, first = at(b, it.kernels, panel), b.mul(plane, it.block)
+            columns = at(b, it.kernels, panel)
+            given = at(b, it.spread, b.mul(plane, _plane(b, it.block, it.inner)))
+            made = at(b, it.products, b.mul(plane, _plane(b, it.block, apart)), b.mul(p, width))
             with counting(b, INT(0), it.block, INT(self.shape.rows)) as number:
-                row = b.add(first, number)
-                self.multiply(b, sums, at(b, it.spread, b.mul(row, it.inner)), columns, it.inner)
-                into = at(b, it.products, b.mul(row, apart), b.mul(p, width))
+                rows, group = b.mul(number, it.inner), b.sdiv(number, INT(self.shape.rows))
+                self.multiply(b, sums, at(b, given, rows), columns, it.inner, group)
                 for under, each in enumerate(sums):
-                    end = at(b, into, b.mul(INT(under), apart))
+                    end = at(b, made, b.mul(b.add(number, INT(under)), apart))
                     for offset, total in zip(self.offsets, each, strict=True):
                         self.store(b, b.load(total), at(b, end, INT(offset)))
         return b
@@ -121,15 +134,21 @@ class TileCode(Code):
         b, it = self.function("gather", CONVOLVE)
         least = self.repeated(b, it.least)
         apart = b.mul(ceil(b, it.outer, self.shape.width), INT(self.shape.width))
-        plane = b.mul(it.block, apart)
+        plane = _plane(b, it.block, apart)
         given = b.icmp_unsigned("!=", b.ptrtoint(it.added, INT), INT(0))
         with counting(b, it.first, it.last) as tile:
-            inside = self._inside(b, it, tile, self._made, 0)
-            ends = _chosen(b, inside, it.made, it.outer, it.sink)
+            inside, next_one = (
+                self._inside(b, it, each, self._made, 0) for each in (tile, b.add(tile, ONE))
+            )
+            ends, coming = (
+                _chosen(b, each, it.made, it.outer, it.sink) for each in (inside, next_one)
+            )
             there = [[(b.and_(both, given), place) for both, place in row] for row in inside]
             more = _chosen(b, there, it.added, it.outer, it.nothing)
             source = at(b, it.products, b.mul(b.sub(tile, it.first), apart))
             with self.lanes(b, it.outer) as channel:
+                for place in _flat(coming):
+                    self.fetch(b, at(b, place, channel), write=True)
                 start = at(b, source, channel)
                 planes = [b.mul(INT(number), plane) for number in range(self._side**2)]
                 values = [self.load(b, at(b, start, offset)) for offset in planes]
@@ -178,6 +197,12 @@ class TileCode(Code):
             if weight
         ]
         return self.plus(b, *parts)
+
+
+def _plane(b: ir.IRBuilder, block: Any, channels: Any) -> Any:
+    """How far planes of a block lie apart: a line more than they take, or the same place of each
+    would fall into the same part of a cache."""
+    return b.add(b.mul(block, channels), INT(LINE))
 
 
 def _chosen(b: ir.IRBuilder, inside: Any, maps: Any, channels: Any, outside: Any) -> list[Any]:

@@ -89,8 +89,8 @@ class Tiled(Convolution):
         tiles = count * math.prod(-(-length // self.side) for length in (high, wide))
 
         def work(part: tuple[int, int]) -> None:
-            spread = maps.new_empty(planes * block * inner)
-            products = maps.new_empty(planes * block * self._padded)
+            spread = maps.new_empty(self._code.room(block, inner))
+            products = maps.new_empty(self._code.room(block, self._padded))
             sink = maps.new_empty(outer)
             room = addresses(spread, products, nothing, sink)
             self._code.convolve(*at, *room, high, wide, inner, outer, *part, block, least)
