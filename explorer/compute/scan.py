@@ -18,6 +18,7 @@ from explorer.compute.decoding import Decoder, Unreadable, Views
 from explorer.compute.device import choose_device
 from explorer.compute.engine import Cluster
 from explorer.lab import Report
+from explorer.networks import pooling
 from explorer.networks.cores import side_by_side
 from explorer.networks.graph import DTYPES, Network
 from explorer.networks.zoo import load
@@ -198,6 +199,10 @@ def _constants(
 
 def _pooled(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Values [B,C,H,W] to maximum, mean and flat position, each [B,C]."""
+    if pooling.suits(values):
+        found = pooling.pooled(values)
+        if not found[1].isnan().any():
+            return found
     whole = values.shape[2:]
     mean = F.avg_pool2d(values, whole).flatten(1)  # twice as fast as a mean over two axes
     maximum, position = (each.flatten(1) for each in _highest(values, mean))

@@ -154,7 +154,7 @@ class Code:
 
     def repeated(self, b: ir.IRBuilder, value: Any) -> Any:
         """A vector of one value."""
-        nothing = ir.Constant(self._vector, ir.Undefined)
+        nothing = ir.Constant(ir.VectorType(value.type, self.shape.lanes), ir.Undefined)
         first = ir.Constant(ir.VectorType(SHORT, self.shape.lanes), [0] * self.shape.lanes)
         return b.shuffle_vector(b.insert_element(nothing, value, SHORT(0)), nothing, first)
 
