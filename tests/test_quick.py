@@ -167,9 +167,6 @@ def test_what_goes_which_way(
     maps = normal(2, 64, 9, 9).to(module.weight.dtype)
     found = quick.convolution(module, maps)
     assert type(found) is (way or type(None))
-    assert type(quick.convolution(module, maps, followed=False)) is (
-        Tiled if way is Tiled else type(None)
-    )
     assert quick.convolution(module, maps[:, :, :1, :1][:1]) is None, "too few places"
     for where in (winograd, pointwise):
         monkeypatch.setattr(where, "registers", lambda: None)

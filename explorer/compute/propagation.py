@@ -192,7 +192,7 @@ class Propagation(fx.Interpreter):
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A convolution goes the way that is quick."""
         module = self.fetch_attr(str(target))
-        way = quick.convolution(module, args[0], followed=False) if is_flat(module) else None
+        way = quick.convolution(module, args[0]) if is_flat(module) else None
         return way(args[0], module.bias) if way else super().call_module(target, args, kwargs)
 
     def _some(

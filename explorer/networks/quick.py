@@ -17,12 +17,11 @@ _KEPT: MutableMapping[Tensor, tuple[int, dict[int, Convolution]]] = WeakTensorKe
 _LOCK = Lock()
 
 
-def convolution(module: nn.Conv2d, maps: Tensor, followed: bool = True) -> Convolution | None:
+def convolution(module: nn.Conv2d, maps: Tensor) -> Convolution | None:
     """The convolution of maps like these, by weights that were laid out once for all who use them,
-    and again if they changed; None where PyTorch's own is as quick, as it is for 1 x 1 unless a sum
-    or a rectifier ``followed`` and goes into the same pass."""
+    and again if they changed; None where PyTorch's own is as quick."""
     weight = module.weight
-    if followed and pointwise.suits(module, maps):
+    if pointwise.suits(module, maps):
         side = 1
     elif not winograd.suits(module, weight, maps) or not (side := winograd.side_for(maps)):
         return None
