@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from explorer.networks import pooling
+from explorer.networks.cores import divided
 from explorer.networks.machine_code import PROCESSORS
 
 
@@ -38,11 +41,28 @@ def test_maximum_mean_and_position_are_those_of_pytorch(
     assert torch.equal(mean, F.avg_pool2d(maps, size).flatten(1))
 
 
-def test_maps_on_several_cores() -> None:
+def test_maps_on_several_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = []
+
+    def counted(work: Callable[[tuple[int, int]], None], total: int, each: int) -> None:
+        def noted(part: tuple[int, int]) -> None:
+            parts.append(part)
+            work(part)
+
+        divided(noted, total, each)
+
     maps = drawn("signed", 9, 128, 40, 56)
-    few = [pooling.pooled(maps[at : at + 1]) for at in range(9)]
-    for whole, parts in zip(pooling.pooled(maps), zip(*few, strict=True), strict=True):
-        assert torch.equal(whole, torch.cat(parts))
+    alone = [pooling.pooled(maps[at : at + 1]) for at in range(9)]
+    monkeypatch.setattr(pooling, "divided", counted)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        together = pooling.pooled(maps)
+    finally:
+        torch.set_num_threads(threads)
+    assert sorted(parts) == [(0, 2), (2, 4), (4, 6), (6, 9)]
+    for whole, each in zip(together, zip(*alone, strict=True), strict=True):
+        assert torch.equal(whole, torch.cat(each))
 
 
 def test_what_does_not_suit(monkeypatch: pytest.MonkeyPatch) -> None:

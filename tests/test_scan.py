@@ -104,9 +104,10 @@ def test_bytes_do_not_depend_on_batches_or_cores(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [8, 16])  # by PyTorch's operators, and by machine code
 @pytest.mark.parametrize("kind", ["rectified", "signed", "negative", "no numbers", "infinite"])
-def test_the_highest_value_and_its_place(kind: str, dtype: torch.dtype) -> None:
-    values = torch.randn(3, 16, 5, 7, generator=torch.Generator().manual_seed(0))
+def test_the_highest_value_and_its_place(kind: str, channels: int, dtype: torch.dtype) -> None:
+    values = torch.randn(3, channels, 5, 7, generator=torch.Generator().manual_seed(0))
     values = values.relu() if kind == "rectified" else values
     values = -values.abs() - 1 if kind == "negative" else values
     if kind == "no numbers":

@@ -32,6 +32,8 @@ POOL: Takes = (
 )
 AHEAD = 16
 """So many places ahead the cache gets them."""
+READING = 16
+"""Reading a number takes as long as so many products."""
 
 
 def suits(maps: Tensor) -> bool:
@@ -60,7 +62,7 @@ def pooled(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if whole < channels:
             code.narrow(*some, *about, whole, channels)
 
-    divided(work, count, maps[0].numel())
+    divided(work, count, READING * maps[0].numel())
     return maximum, mean, position
 
 
