@@ -39,7 +39,7 @@ $(RAY): $(STAMP)
 	  && touch $@ || echo "Ray cannot be installed here: its tests are skipped."
 
 test: setup $(RAY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

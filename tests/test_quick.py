@@ -58,15 +58,17 @@ def test_tiles_are_a_convolution(
     assert found.data_ptr() == over.data_ptr()
 
 
+@pytest.mark.parametrize("step", [1, 2, 3])
 @pytest.mark.parametrize("size", [(6, 4), (7, 7), (3, 2), (13, 5)])
 @pytest.mark.parametrize(("inner", "outer"), [(3, 64), (100, 128)])
 def test_points_are_a_convolution(
-    processor: Any, size: tuple[int, int], inner: int, outer: int
+    processor: Any, step: int, size: tuple[int, int], inner: int, outer: int
 ) -> None:
     weight, bias = normal(outer, inner, 1, 1), normal(outer, seed=1)
-    maps, added = normal(5, inner, *size, seed=2), normal(5, outer, *size, seed=3)
-    truth = F.conv2d(maps.double(), weight.double(), bias.double())
-    points = Pointwise(weight)
+    maps = normal(7, inner, *size, seed=2)
+    truth = F.conv2d(maps.double(), weight.double(), bias.double(), step)
+    added = normal(*truth.shape, seed=3)
+    points = Pointwise(weight, step)
     near(points(maps, bias), truth, 2e-6)
     near(points(maps, bias, least=0.5), truth.clamp(min=0.5), 2e-6)
     truth += added
@@ -75,7 +77,7 @@ def test_points_are_a_convolution(
     kept = added.clone()
     found = points(maps, bias, over, 0.0, over=True)
     near(found, truth.clamp(min=0), 2e-6)
-    whole = 5 * math.prod(size) % processor.rows == 0
+    whole = math.prod(truth.shape) // outer % processor.rows == 0
     assert (found.data_ptr() == over.data_ptr()) == whole, "rows that are made twice"
     assert torch.equal(points(maps, bias, kept, 0.0), found)
 
@@ -154,7 +156,8 @@ def conv(*sizes: int, **how: Any) -> nn.Conv2d:
         (conv(64, 64, 3, padding=1, groups=2), None),
         (conv(64, 60, 3, padding=1), None),
         (conv(64, 16, 3, padding=1), None),
-        (conv(64, 64, 1, stride=2), None),
+        (conv(64, 64, 1, stride=2), Pointwise),
+        (conv(64, 64, 1, stride=(2, 1)), None),
         (conv(64, 72, 1), None),
         (conv(64, 64, 1, padding=1), None),
         (conv(64, 64, 3, padding=1).double(), None),
@@ -183,6 +186,13 @@ def test_weights_are_laid_out_once_and_again_when_they_change() -> None:
     twin.weight = module.weight
     second = quick.convolution(module, maps)
     assert second is quick.convolution(twin, maps)
+    apart = conv(64, 64, 1, stride=2)
+    every = conv(64, 64, 1)
+    every.weight = apart.weight
+    for each in (apart, every):  # that share weights, not steps
+        way = quick.convolution(each, maps)
+        assert way is not None
+        near(way(maps, each.bias), F.conv2d(maps, each.weight, each.bias, each.stride), 2e-6)
     module.weight.mul_(2)
     third = quick.convolution(module, maps)
     assert third is not None

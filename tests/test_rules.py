@@ -458,7 +458,9 @@ LONELY = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "module", "count"), LONELY, ids=str)
+@pytest.mark.parametrize(
+    ("rule", "module", "count"), LONELY, ids=lambda each: getattr(each, "__name__", str(each))
+)
 def test_one_channel_alone_is_as_whole_maps(rule: r.Rule, module: nn.Module, count: int) -> None:
     inputs = tuple(normal(2, 5, 4, 4, seed=at).relu() for at in range(count))
     output = module(*inputs)

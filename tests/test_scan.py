@@ -122,6 +122,13 @@ def test_the_highest_value_and_its_place(kind: str, channels: int, dtype: torch.
     assert torch.equal(at.nan_to_num(7e4), maximum.nan_to_num(7e4))
 
 
+def test_the_highest_value_among_more_places_than_a_bf16_has_bits_for() -> None:
+    values = torch.zeros(1, 8, 182, 182, dtype=torch.bfloat16)
+    values[0, 3, 181, 180] = 1
+    maximum, _, position = scanning._pooled(values)
+    assert (maximum[0, 3], position[0, 3]) == (1, 181 * 182 + 180)
+
+
 def test_a_picture_that_cannot_be_read_is_set_aside(
     network: Network, images: ImageSet, tmp_path: Path
 ) -> None:

@@ -215,8 +215,9 @@ def _highest(values: torch.Tensor, mean: torch.Tensor) -> tuple[torch.Tensor, to
     if values.device.type != "cpu":
         return F.adaptive_max_pool2d(values, 1, return_indices=True)
     # A window over all is quicker there; and in bf16 numbers above zero have the order of their
-    # bits, which as integers are compared twice as fast.
-    if values.dtype is torch.bfloat16 and not mean.isnan().any():
+    # bits, which as integers are compared twice as fast, where these can also count the places.
+    few = math.prod(whole) <= torch.iinfo(torch.int16).max
+    if values.dtype is torch.bfloat16 and few and not mean.isnan().any():
         bits, position = F.max_pool2d(values.view(torch.int16), whole, return_indices=True)
         if bits.amin() >= 0:
             return bits.view(values.dtype), position

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from explorer.networks import modules as m
 from explorer.networks import quick
+from explorer.networks.max_pool import MaxPool
 
 CUTS: Mapping[Any, float] = {
     torch.relu: math.inf,
@@ -102,6 +103,9 @@ def fuse(program: fx.GraphModule) -> fx.GraphModule:
     for node in list(program.graph.nodes):
         if isinstance(pad := _module(program, node), m.SamePad):
             _border(program, node, pad)
+        elif isinstance(pool := _module(program, node), nn.MaxPool2d):
+            node.target = f"quick_{node.name}"
+            program.add_submodule(node.target, MaxPool(pool))
     program.graph.eliminate_dead_code()
     for node in program.graph.nodes:
         if isinstance(fused := _module(program, node), Fused) and len(node.args) > 1:
@@ -121,7 +125,7 @@ def _unread(program: fx.GraphModule, node: fx.Node, other: fx.Node) -> bool:
 
 def _makes(program: fx.GraphModule, node: fx.Node) -> bool:
     """Whether what a node gives shares no memory with what it reads, but for what is unread."""
-    return isinstance(_module(program, node), (Fused, nn.Conv2d, nn.MaxPool2d))
+    return isinstance(_module(program, node), (Fused, nn.Conv2d, MaxPool))
 
 
 def _supported(parameter: Tensor) -> bool:

@@ -11,11 +11,13 @@ from torch import Tensor
 
 
 class Convolution(ABC):
-    """A convolution of float32 maps on a CPU by weights [O,I,h,w], with steps of one, that keeps
-    their size. What is laid out of the weights is made when first needed."""
+    """A convolution of float32 maps on a CPU by weights [O,I,h,w] that gives a value for every
+    ``step``-th of their lines and columns. What is laid out of the weights is made when first
+    needed."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, step: int = 1) -> None:
         self.weight = weight.detach()
+        self.step = step
 
     def __call__(
         self,
@@ -25,11 +27,12 @@ class Convolution(ABC):
         least: float = -math.inf,
         over: bool = False,
     ) -> Tensor:
-        """[N,O,H,W], channels last, of maps [N,I,H,W], plus ``bias`` [O] and ``added`` [N,O,H,W],
+        """[N,O,h,w], channels last, of maps [N,I,H,W], plus ``bias`` [O] and ``added`` [N,O,h,w],
         which may be written ``over``, and no less than ``least``. A value depends on nothing but
         what the kernel sees of its picture. Raises ValueError where forms do not fit, as machine
         code would not."""
         (outer, inner), (count, channels, high, wide) = self.weight.shape[:2], maps.shape
+        high, wide = (-(-length // self.step) for length in (high, wide))
         form = (count, outer, high, wide)
         fits = bias is None or bias.shape == (outer,)
         if channels != inner or not fits or (added is not None and added.shape != form):

@@ -97,10 +97,17 @@ class Code:
         return [[b.alloca(self._vector) for _ in vectors] for _ in rows]
 
     def multiply(
-        self, b: ir.IRBuilder, sums: Any, rows: Any, columns: Any, inner: Any, group: Any
+        self,
+        b: ir.IRBuilder,
+        sums: Any,
+        rows: Sequence[Any],
+        coming: Sequence[Any],
+        columns: Any,
+        inner: Any,
+        group: Any,
     ) -> None:
         """The product of ``rows``, each ``inner`` numbers, and ``columns`` [inner,width]. Meanwhile
-        the caches get the rows after these, and that share of the columns after these which is this
+        the caches get the rows ``coming``, and that share of the columns after these which is this
         ``group``'s of rows."""
         for total in (total for each in sums for total in each):
             b.store(self.all(0.0), total)
@@ -108,14 +115,14 @@ class Code:
         share = b.mul(b.and_(group, INT(SHARES - 1)), INT(some))
         with counting(b, INT(0), inner, INT(LINE)) as first:
             self.fetch(b, at(b, columns, b.mul(b.add(inner, first), width), share), some, near=2)
-            for row in range(self.shape.rows, 2 * self.shape.rows):
-                self.fetch(b, at(b, rows, b.mul(INT(row), inner), first))
+            for row in coming:
+                self.fetch(b, at(b, row, first))
             with counting(b, first, smaller(b, b.add(first, INT(LINE)), inner)) as number:
                 start = at(b, columns, b.mul(number, width))
                 self.fetch(b, at(b, start, INT(AHEAD * self.shape.width)), self.shape.width)
                 given = [self.load(b, at(b, start, INT(offset))) for offset in self.offsets]
-                for row, each in enumerate(sums):
-                    many = self.repeated(b, b.load(at(b, rows, b.mul(INT(row), inner), number)))
+                for row, each in zip(rows, sums, strict=True):
+                    many = self.repeated(b, b.load(at(b, row, number)))
                     for total, column in zip(each, given, strict=True):
                         part = b.fmul(many, column, flags=FUSED)
                         b.store(self.plus(b, b.load(total), part), total)

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from explorer.networks.machine_code import INT, Code, Registers, Takes, at, counting, smaller
+from types import SimpleNamespace
+from typing import Any
+
+from llvmlite import ir
+
+from explorer.networks.machine_code import (
+    INT,
+    ONE,
+    Code,
+    Registers,
+    Takes,
+    at,
+    counting,
+    smaller,
+)
 
 CONVOLVE: Takes = (
     ("maps", "kernels", "bias", "added", "made"),
-    ("inner", "outer", "first", "last", "block"),
+    ("inner", "outer", "high", "wide", "step", "tall", "broad", "first", "last", "block"),
     ("least",),
 )
 
 
 class PointCode(Code):
     """``plain`` makes the places from ``first`` to ``last``, as many as registers have rows at
-    least, of maps [places,inner] by kernels [outer / width,inner,width], plus bias [outer], and no
-    less than ``least``; ``adding`` also adds added [places,outer]. Of a ``block`` of places all
-    channels are made before those of the next one, so that it stays in the cache."""
+    least, of maps [N,tall,broad,outer] from every ``step``-th line and column of maps
+    [N,high,wide,inner], by kernels [outer / width,inner,width], plus bias [outer], and no less than
+    ``least``; ``adding`` also adds added, of the form of what is made. ``plain_all`` and
+    ``adding_all`` do so for steps of one, where places follow each other. Of a ``block`` of places
+    all channels are made before those of the next one, so that it stays in the cache."""
 
     def __init__(self, shape: Registers) -> None:
         super().__init__(shape)
-        self._write("plain", adding=False)
-        self._write("adding", adding=True)
-        self.plain, self.adding = self.compiled(plain=CONVOLVE, adding=CONVOLVE)
+        names = "plain", "adding", "plain_all", "adding_all"
+        for name in names:
+            self._write(name, "adding" in name, "all" in name)
+        functions = self.compiled(**dict.fromkeys(names, CONVOLVE))
+        self.plain, self.adding, self.plain_all, self.adding_all = functions
 
-    def _write(self, name: str, adding: bool) -> None:
+    def _write(self, name: str, adding: bool, every: bool) -> None:
         b, it = self.function(name, CONVOLVE)
         sums, width, rows = self.sums(b), INT(self.shape.width), INT(self.shape.rows)
         least = self.repeated(b, it.least)
@@ -41,8 +59,9 @@ class PointCode(Code):
                 for maps in (it.added, it.made) if adding else (it.made,):
                     self.fetch(b, at(b, maps, end), self.shape.width, write=True)
             group = b.sdiv(b.sub(number, start), rows)
-            given = at(b, it.maps, b.mul(place, it.inner))
-            self.multiply(b, sums, given, columns, it.inner, group)
+            places = self._every(b, it, place) if every else self._apart(b, it, place)
+            given, coming = places[: self.shape.rows], places[self.shape.rows :]
+            self.multiply(b, sums, given, coming, columns, it.inner, group)
             bias = [self.load(b, at(b, it.bias, channel, INT(each))) for each in self.offsets]
             for row, each in enumerate(sums):
                 end = b.add(offset, b.mul(INT(row), it.outer))
@@ -53,3 +72,28 @@ class PointCode(Code):
                     made = self.no_less(b, self.plus(b, *values), least)
                     self.store(b, made, at(b, it.made, end, INT(lane)))
         b.ret_void()
+
+    def _every(self, b: ir.IRBuilder, it: SimpleNamespace, place: Any) -> list[Any]:
+        """Where twice as many places begin as registers have rows, if they follow each other."""
+        first = at(b, it.maps, b.mul(place, it.inner))
+        return [at(b, first, b.mul(INT(row), it.inner)) for row in range(2 * self.shape.rows)]
+
+    def _apart(self, b: ir.IRBuilder, it: SimpleNamespace, place: Any) -> list[Any]:
+        """Where those begin that twice as many places read as registers have rows."""
+        line, x = b.sdiv(place, it.broad), b.srem(place, it.broad)
+        picture, y = b.sdiv(line, it.tall), b.srem(line, it.tall)
+        found = []
+        for _ in range(2 * self.shape.rows):
+            line = b.add(b.mul(picture, it.high), b.mul(y, it.step))
+            source = b.add(b.mul(line, it.wide), b.mul(x, it.step))
+            found.append(at(b, it.maps, b.mul(source, it.inner)))
+            x, more = _carried(b, b.add(x, ONE), it.broad)
+            y, more = _carried(b, b.add(y, more), it.tall)
+            picture = b.add(picture, more)
+        return found
+
+
+def _carried(b: ir.IRBuilder, number: Any, count: Any) -> tuple[Any, Any]:
+    """A number up to ``count``, or 0 and a 1 to carry where it reaches that."""
+    over = b.icmp_signed("==", number, count)
+    return b.select(over, INT(0), number), b.zext(over, INT)

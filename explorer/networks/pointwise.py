@@ -3,6 +3,7 @@ CPU: as quick as those of oneDNN or up to a third quicker, most so where another
 
 from __future__ import annotations
 
+import math
 from functools import cache, cached_property
 
 import torch
@@ -21,38 +22,43 @@ def suits(module: nn.Conv2d, maps: Tensor) -> bool:
     """Whether a convolution of maps [N,I,H,W] can go this way here."""
     if type(module) is not nn.Conv2d or module.groups != 1 or module.kernel_size != (1, 1):
         return False
-    even = module.stride == (1, 1) and module.padding == (0, 0)
+    even = len(set(module.stride)) == 1 and module.padding == (0, 0)
     single = module.weight.dtype == maps.dtype == torch.float32 and maps.device.type == "cpu"
     shape = registers()
     if not even or not single or shape is None or module.out_channels % shape.width:
         return False
-    return maps.dim() == 4 and maps.numel() // module.in_channels >= shape.rows
+    return maps.dim() == 4 and _places(maps, module.stride[0]) >= shape.rows
 
 
 class Pointwise(Convolution):
-    """By weights [O,I,1,1], of maps that have as many places as registers have rows at least."""
+    """By weights [O,I,1,1], of every ``step``-th line and column of maps, if these are as many
+    places as registers have rows at least."""
 
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: Tensor, step: int = 1) -> None:
+        super().__init__(weight, step)
         self._code = _code(registers())
 
     def makes_once(self, maps: Tensor) -> bool:
         """Where rows of registers are left over, the last places are made twice."""
-        return maps.numel() // maps.shape[1] % self._code.shape.rows == 0
+        return _places(maps, self.step) % self._code.shape.rows == 0
 
     def make(
         self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, least: float
     ) -> None:
-        outer, inner = self.weight.shape[:2]
-        rows, places = self._code.shape.rows, maps.numel() // inner
+        (outer, inner), code = self.weight.shape[:2], self._code
+        rows, places = code.shape.rows, _places(maps, self.step)
         groups = places // rows
-        convolve = self._code.plain if added is None else self._code.adding
+        if self.step == 1:
+            convolve = code.plain_all if added is None else code.adding_all
+        else:
+            convolve = code.plain if added is None else code.adding
         at = addresses(maps, self._kernels, bias, added, made)
+        sizes = inner, outer, *maps.shape[2:], self.step, *made.shape[2:]
 
         def work(part: tuple[int, int]) -> None:
             first, last = part
             end = places if last == groups else rows * last
-            convolve(*at, inner, outer, rows * first, end, BLOCK, least)
+            convolve(*at, *sizes, rows * first, end, BLOCK, least)
 
         divided(work, groups, rows * inner * outer)
 
@@ -61,6 +67,11 @@ class Pointwise(Convolution):
         """[O / width,I,width]"""
         inner = self.weight.shape[1]
         return self.weight.reshape(-1, self._code.shape.width, inner).transpose(1, 2).contiguous()
+
+
+def _places(maps: Tensor, step: int) -> int:
+    """How many places of all maps are read."""
+    return len(maps) * math.prod(-(-length // step) for length in maps.shape[2:])
 
 
 @cache

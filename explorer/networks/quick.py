@@ -13,7 +13,10 @@ from explorer.networks.laid_out import Convolution
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.winograd import Tiled
 
-_KEPT: MutableMapping[Tensor, tuple[int, dict[int, Convolution]]] = WeakTensorKeyDictionary()
+Way = tuple[type[Pointwise] | type[Tiled], int]
+"""A kind of convolution, and its steps or the side of its tiles."""
+
+_KEPT: MutableMapping[Tensor, tuple[int, dict[Way, Convolution]]] = WeakTensorKeyDictionary()
 _LOCK = Lock()
 
 
@@ -21,15 +24,19 @@ def convolution(module: nn.Conv2d, maps: Tensor) -> Convolution | None:
     """The convolution of maps like these, by weights that were laid out once for all who use them,
     and again if they changed; None where PyTorch's own is as quick."""
     weight = module.weight
+    way: Way
     if pointwise.suits(module, maps):
-        side = 1
-    elif not winograd.suits(module, weight, maps) or not (side := winograd.side_for(maps)):
+        way = Pointwise, module.stride[0]
+    elif winograd.suits(module, weight, maps) and (side := winograd.side_for(maps)):
+        way = Tiled, side
+    else:
         return None
     with _LOCK:
         version, ways = _KEPT.get(weight, (-1, {}))
         if version != weight._version:
             ways = {}
             _KEPT[weight] = weight._version, ways
-        if side not in ways:
-            ways[side] = Pointwise(weight) if side == 1 else Tiled(weight, side)
-        return ways[side]
+        if way not in ways:
+            kind, form = way
+            ways[way] = kind(weight, form)
+        return ways[way]

@@ -122,7 +122,12 @@ class TileCode(Code):
             made = at(b, it.products, b.mul(plane, _plane(b, it.block, apart)), b.mul(p, width))
             with counting(b, INT(0), it.block, INT(self.shape.rows)) as number:
                 rows, group = b.mul(number, it.inner), b.sdiv(number, INT(self.shape.rows))
-                self.multiply(b, sums, at(b, given, rows), columns, it.inner, group)
+                here = [
+                    at(b, given, rows, b.mul(INT(row), it.inner))
+                    for row in range(2 * self.shape.rows)
+                ]
+                these, coming = here[: self.shape.rows], here[self.shape.rows :]
+                self.multiply(b, sums, these, coming, columns, it.inner, group)
                 for under, each in enumerate(sums):
                     end = at(b, made, b.mul(b.add(number, INT(under)), apart))
                     for offset, total in zip(self.offsets, each, strict=True):
