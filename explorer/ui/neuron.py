@@ -203,10 +203,12 @@ def _owners(split: Split | None, question: SplitQuestion, query: ReferenceQuery)
 def crops_of(about: Subject, query: ReferenceQuery) -> Crops | Status | None:
     """Where the neuron looks; a line of progress while that is found, and of the first pictures as
     soon as they are done. None if not wanted."""
+    line = st.container()  # it comes and goes; what follows keeps its place
     if about.view == "whole":
         return None
     crops = backend().crops(about.neuron, query, asker())
     if isinstance(crops, Status):
-        waiting(crops, brief=True)
+        with line:
+            waiting(crops, brief=True)
         return backend().begun(crops.key) or crops
     return crops
