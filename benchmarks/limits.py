@@ -29,7 +29,6 @@ from explorer.compute import attribution
 from explorer.compute.passes import batch
 from explorer.compute.scan import launch
 from explorer.networks.laid_out import Convolution
-from explorer.networks.pointwise import Pointwise
 from explorer.networks.slices import Slice
 from explorer.networks.winograd import Tiled
 
@@ -128,8 +127,8 @@ def _noting_own(calls: Counter[tuple[Any, ...]]) -> AbstractContextManager[Any]:
     real = Convolution.__call__
 
     def call(own: Any, maps: Tensor, *more: Any) -> Tensor:
-        side = own.side if isinstance(own, Tiled) else 1
-        calls["own", tuple(maps.shape), tuple(own.weight.shape), side] += 1
+        form = own.side if isinstance(own, Tiled) else own.step
+        calls["own", tuple(maps.shape), tuple(own.weight.shape), type(own), form] += 1
         return real(own, maps, *more)
 
     return patch.object(Convolution, "__call__", call)
@@ -138,12 +137,13 @@ def _noting_own(calls: Counter[tuple[Any, ...]]) -> AbstractContextManager[Any]:
 def _ways(name: str, first: Sequence[int], second: Sequence[int], *more: Any) -> list[Work]:
     """What computes one call, on maps and weights of its form."""
     if name == "own":
-        (side,) = more
+        kind, form = more
         border = (second[2] // 2,) * 2
         x = torch.rand(*first).contiguous(memory_format=torch.channels_last)
         weight = torch.rand(*second).sub_(0.5)
-        own = Pointwise(weight) if side == 1 else Tiled(weight, side)
-        plain = _ways("convolution", first, second, (1, 1), border, (1, 1), 1, False)
+        own: Convolution = kind(weight, form)
+        steps = (own.step,) * 2
+        plain = _ways("convolution", first, second, steps, border, (1, 1), 1, False)
         return [*plain, lambda: own(x)]
     stride, padding, dilation, groups, turned = more
     x = torch.rand(*first).contiguous(memory_format=torch.channels_last)

@@ -138,7 +138,8 @@ def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch)
     for module in (pointwise, winograd):
         monkeypatch.setattr(module, "registers", lambda: PROCESSORS["avx2"])
     x, weight = torch.rand(2, 32, 5, 5), torch.rand(32, 32, 3, 3)
-    ways = [Tiled(weight, 4), Pointwise(weight[:, :, :1, :1])]
+    point = weight[:, :, :1, :1]
+    ways = [Tiled(weight, 4), Pointwise(point), Pointwise(point, 2)]
     ran = []
 
     def work() -> None:
@@ -149,11 +150,14 @@ def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch)
         work()
     assert noting.calls == {
         ("convolution", x.shape, weight.shape, (1, 1), (1, 1), (1, 1), 1, False): 2,
-        ("own", x.shape, weight.shape, 4): 1,
-        ("own", x.shape, (32, 32, 1, 1), 1): 1,
+        ("own", x.shape, weight.shape, Tiled, 4): 1,
+        ("own", x.shape, point.shape, Pointwise, 1): 1,
+        ("own", x.shape, point.shape, Pointwise, 2): 1,
     }
     limits.fastest(work)()
-    assert len(ran) == 8
+    assert len(ran) == 10
+    for form, way in zip(list(noting.calls)[1:], ways, strict=True):
+        assert {each().shape for each in limits._ways(*form)} == {way(x).shape}
 
 
 def test_limits_are_left_out_where_time_is_short(tmp_path: Path) -> None:
