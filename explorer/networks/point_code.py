@@ -29,19 +29,18 @@ class PointCode(Code):
     """``plain`` makes the places from ``first`` to ``last``, as many as registers have rows at
     least, of maps [N,tall,broad,outer] from every ``step``-th line and column of maps
     [N,high,wide,inner], by kernels [outer / width,inner,width], plus bias [outer], and no less than
-    ``least``; ``adding`` also adds added, of the form of what is made. ``plain_all`` and
-    ``adding_all`` do so for steps of one, where places follow each other. Of a ``block`` of places
-    all channels are made before those of the next one, so that it stays in the cache."""
+    ``least``; ``adding`` also adds added, of the form of what is made. Code for ``every`` place is
+    quicker where steps are of one. Of a ``block`` of places all channels are made before those of
+    the next one, so that it stays in the cache."""
 
-    def __init__(self, shape: Registers) -> None:
+    def __init__(self, shape: Registers, every: bool) -> None:
         super().__init__(shape)
-        names = "plain", "adding", "plain_all", "adding_all"
-        for name in names:
-            self._write(name, "adding" in name, "all" in name)
-        functions = self.compiled(**dict.fromkeys(names, CONVOLVE))
-        self.plain, self.adding, self.plain_all, self.adding_all = functions
+        self._places = self._every if every else self._apart
+        self._write("plain", adding=False)
+        self._write("adding", adding=True)
+        self.plain, self.adding = self.compiled(plain=CONVOLVE, adding=CONVOLVE)
 
-    def _write(self, name: str, adding: bool, every: bool) -> None:
+    def _write(self, name: str, adding: bool) -> None:
         b, it = self.function(name, CONVOLVE)
         sums, width, rows = self.sums(b), INT(self.shape.width), INT(self.shape.rows)
         least = self.repeated(b, it.least)
@@ -59,7 +58,7 @@ class PointCode(Code):
                 for maps in (it.added, it.made) if adding else (it.made,):
                     self.fetch(b, at(b, maps, end), self.shape.width, write=True)
             group = b.sdiv(b.sub(number, start), rows)
-            places = self._every(b, it, place) if every else self._apart(b, it, place)
+            places = self._places(b, it, place)
             given, coming = places[: self.shape.rows], places[self.shape.rows :]
             self.multiply(b, sums, given, coming, columns, it.inner, group)
             bias = [self.load(b, at(b, it.bias, channel, INT(each))) for each in self.offsets]

@@ -36,7 +36,7 @@ class Pointwise(Convolution):
 
     def __init__(self, weight: Tensor, step: int = 1) -> None:
         super().__init__(weight, step)
-        self._code = _code(registers())
+        self._code = _code(registers(), step == 1)
 
     def makes_once(self, maps: Tensor) -> bool:
         """Where rows of registers are left over, the last places are made twice."""
@@ -48,10 +48,7 @@ class Pointwise(Convolution):
         (outer, inner), code = self.weight.shape[:2], self._code
         rows, places = code.shape.rows, _places(maps, self.step)
         groups = places // rows
-        if self.step == 1:
-            convolve = code.plain_all if added is None else code.adding_all
-        else:
-            convolve = code.plain if added is None else code.adding
+        convolve = code.plain if added is None else code.adding
         at = addresses(maps, self._kernels, bias, added, made)
         sizes = inner, outer, *maps.shape[2:], self.step, *made.shape[2:]
 
@@ -75,6 +72,6 @@ def _places(maps: Tensor, step: int) -> int:
 
 
 @cache
-def _code(shape: Registers | None) -> PointCode:
+def _code(shape: Registers | None, every: bool) -> PointCode:
     assert shape is not None, "this processor has no such registers"
-    return PointCode(shape)
+    return PointCode(shape, every)
