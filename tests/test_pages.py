@@ -204,6 +204,7 @@ def test_a_split_that_comes_within_a_moment_is_not_announced(
     serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
     serve(answered)
+    visit(NEURON, **HERE, k="2", view="whole")  # all else is answered
     under_way = Status("split:soon", "running", "Splitting neuron 3", 0.2)
     real, asked, looks = answered.split, [], []
 
