@@ -18,6 +18,8 @@ import torch
 
 WORTH = 1 << 24
 """Products that are worth dividing."""
+READING = 16
+"""Reading a number takes as long as so many products."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")

@@ -11,7 +11,7 @@ import torch
 from llvmlite import ir
 from torch import Tensor, nn
 
-from explorer.networks.cores import divided
+from explorer.networks.cores import READING, divided
 from explorer.networks.laid_out import addresses
 from explorer.networks.machine_code import (
     INT,
@@ -29,8 +29,6 @@ POOL: Takes = (
     ("high", "wide", "channels", "tall", "broad", "kernel", "step", "before", "first", "last"),
     (),
 )
-READING = 16
-"""Reading a number takes as long as so many products."""
 
 
 class MaxPool(nn.Module):

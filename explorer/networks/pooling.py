@@ -11,7 +11,7 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from explorer.networks.cores import divided
+from explorer.networks.cores import READING, divided
 from explorer.networks.laid_out import addresses
 from explorer.networks.machine_code import (
     FLOAT,
@@ -32,8 +32,6 @@ POOL: Takes = (
 )
 AHEAD = 16
 """So many places ahead the cache gets them."""
-READING = 16
-"""Reading a number takes as long as so many products."""
 
 
 def suits(maps: Tensor) -> bool:

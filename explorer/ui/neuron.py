@@ -171,7 +171,8 @@ def references(about: Subject, split: Split | None, question: SplitQuestion) -> 
         waiting(answer)
         return None
     crops = crops_of(about, query)
-    owners = _owners(split, question, query)
+    with st.container():  # it has a line of progress or none; what follows keeps its place
+        owners = _owners(split, question, query)
     positions = np.arange(len(answer.index))
     if about.chosen:
         positions = positions[np.isin(answer.index, list(about.chosen))]
