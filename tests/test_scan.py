@@ -124,6 +124,7 @@ def test_the_highest_value_and_its_place(kind: str, channels: int, dtype: torch.
 
 def test_the_highest_value_among_more_places_than_a_bf16_has_bits_for() -> None:
     values = torch.zeros(1, 8, 182, 182, dtype=torch.bfloat16)
+    values = values.to(memory_format=torch.channels_last)  # where positions have the maps' type
     values[0, 3, 181, 180] = 1
     maximum, _, position = scanning._pooled(values)
     assert (maximum[0, 3], position[0, 3]) == (1, 181 * 182 + 180)
