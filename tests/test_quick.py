@@ -82,6 +82,59 @@ def test_points_are_a_convolution(
     assert torch.equal(points(maps, bias, kept, 0.0), found)
 
 
+def closed(maps: Tensor, share: float) -> Tensor:
+    """Maps of which this share of the channels is closed at 24 places in a row."""
+    count, channels, high, wide = maps.shape
+    places = count * high * wide
+    chance = torch.rand(places // 24 + 1, channels, generator=torch.Generator().manual_seed(9))
+    shut = (chance < share).repeat_interleave(24, 0)[:places]
+    return maps.masked_fill(shut.view(count, high, wide, channels).permute(0, 3, 1, 2), -0.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.95, 1.0])
+@pytest.mark.parametrize("inner", [48, 336])
+@pytest.mark.parametrize(
+    ("size", "way"), [(1, (Pointwise, 1)), (1, (Pointwise, 2)), (3, (Tiled, 4))]
+)
+def test_leaving_zeros_out_changes_no_bit(
+    processor: Any, size: int, way: Any, inner: int, share: float
+) -> None:
+    kind, form = way
+    weight, bias = normal(128, inner, size, size), normal(128, seed=1)
+    maps = closed(normal(3, inner, 13, 9, seed=2), share)
+    few, all_of_them = kind(weight, form), kind(weight, form)
+    all_of_them.whole = True
+    found = few(maps, bias)
+    assert not few.whole
+    assert torch.equal(found, all_of_them(maps, bias))
+    step = form if kind is Pointwise else 1
+    truth = F.conv2d(maps.double(), weight.double(), bias.double(), step, padding=size // 2)
+    near(found, truth, 1e-5)
+
+
+@pytest.mark.parametrize(("size", "way"), [(1, (Pointwise, 1)), (3, (Tiled, 4))])
+def test_closed_channels_are_left_out(processor: Any, size: int, way: Any) -> None:
+    kind, form = way
+    weight, maps = normal(64, 64, size, size), normal(2, 64, 8, 12, seed=1)
+    maps[:, 5] = 0
+    truth = kind(weight, form)(maps)
+    weight[:, 5] = math.nan
+    convolve = kind(weight, form)
+    convolve.whole = False  # or it would be told from the weights
+    assert torch.equal(convolve(maps), truth) == processor.packs
+
+
+@pytest.mark.parametrize("weight", [math.inf, math.nan])
+@pytest.mark.parametrize(("size", "way"), [(1, (Pointwise, 1)), (3, (Tiled, 4))])
+def test_zero_times_what_is_not_finite_is_no_number(size: int, way: Any, weight: float) -> None:
+    kind, form = way
+    weights = normal(64, 64, size, size)
+    weights[7, 5] = weight
+    found = kind(weights, form)(torch.zeros(2, 64, 8, 8))
+    assert bool(found[:, 7].isnan().all())
+    assert not bool(found[:, 8].isnan().any())
+
+
 def test_numbers_that_are_none_stay_so() -> None:
     for convolve in (Tiled(normal(64, 64, 3, 3), 4), Pointwise(normal(64, 64, 1, 1))):
         maps = normal(2, 64, 8, 8, seed=1)

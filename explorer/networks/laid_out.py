@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -51,6 +52,11 @@ class Convolution(ABC):
     def makes_once(self, maps: Tensor) -> bool:
         """Whether no value is made twice, so that what is added need not be there any more."""
         return True
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether products with zero count, as not all weights are finite."""
+        return not bool(self.weight.isfinite().all())
 
     @abstractmethod
     def make(

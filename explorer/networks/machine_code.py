@@ -1,4 +1,4 @@
-"""Machine code as LLVM makes it for the processor at hand: what matrix products are made of.
+"""Machine code as LLVM makes it for the processor at hand: what other code is made of.
 
 Maps lie channels last, and what is done to one channel is done to its neighbours at once.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,9 +23,7 @@ POINTER = FLOAT.as_pointer()
 ONE = INT(1)
 LINE = 16
 """Numbers in a line of a cache."""
-AHEAD, SHARES = 4, 8
-"""So many rows of columns ahead the first cache gets them, and the second one gets the columns that
-follow, a share with each of so many groups of rows. Not every processor does it by itself."""
+SECOND_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 FUSED = ("contract",)
 """A product and the sum it goes into may be rounded once, together."""
 
@@ -37,11 +36,13 @@ OVERLAPPING = {"added", "made"}
 @dataclass(frozen=True)
 class Registers:
     """How a processor's registers are used: for so many rows of a product at once, and so many
-    vectors of its columns, each of so many lanes."""
+    vectors of its columns, each of so many lanes. Whether it packs some lanes of a vector is
+    whether finding what is zero costs less than it saves."""
 
     lanes: int
     vectors: int
     rows: int = 6
+    packs: bool = False
 
     @property
     def width(self) -> int:
@@ -49,7 +50,7 @@ class Registers:
         return self.lanes * self.vectors
 
 
-PROCESSORS = {"avx512f": Registers(16, 4), "avx2": Registers(8, 2)}
+PROCESSORS = {"avx512f": Registers(16, 4, packs=True), "avx2": Registers(8, 2)}
 """By what a processor can do, the best first."""
 
 
@@ -63,12 +64,23 @@ def registers() -> Registers | None:
     return next((each for name, each in PROCESSORS.items() if able.get(name)), None)
 
 
+@cache
+def second_cache() -> int:
+    """Bytes in the second cache of a core: few where the system does not tell."""
+    try:
+        size = SECOND_CACHE.read_text().strip()
+        return int(size.removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return 1 << 19
+
+
 class Code:
     """Functions that are written one after the other, and then ``compiled`` together."""
 
     def __init__(self, shape: Registers) -> None:
         self.shape = shape
         self._vector = ir.VectorType(FLOAT, shape.lanes)
+        self._whole = ir.VectorType(SHORT, shape.lanes)
         self._module = ir.Module()
 
     def function(self, name: str, takes: Takes) -> tuple[ir.IRBuilder, SimpleNamespace]:
@@ -91,41 +103,11 @@ class Code:
         self._engine = _compiled(self._module)  # holds the code
         return [_callable(self._engine, name, takes) for name, takes in functions.items()]
 
-    def sums(self, b: ir.IRBuilder) -> list[list[Any]]:
-        """Room in registers, for each row and vector of a product."""
-        rows, vectors = range(self.shape.rows), range(self.shape.vectors)
-        return [[b.alloca(self._vector) for _ in vectors] for _ in rows]
-
-    def multiply(
-        self,
-        b: ir.IRBuilder,
-        sums: Any,
-        rows: Sequence[Any],
-        coming: Sequence[Any],
-        columns: Any,
-        inner: Any,
-        group: Any,
-    ) -> None:
-        """The product of ``rows``, each ``inner`` numbers, and ``columns`` [inner,width]. Meanwhile
-        the caches get the rows ``coming``, and that share of the columns after these which is this
-        ``group``'s of rows."""
-        for total in (total for each in sums for total in each):
-            b.store(self.all(0.0), total)
-        width, some = INT(self.shape.width), self.shape.width * LINE // SHARES
-        share = b.mul(b.and_(group, INT(SHARES - 1)), INT(some))
-        with counting(b, INT(0), inner, INT(LINE)) as first:
-            self.fetch(b, at(b, columns, b.mul(b.add(inner, first), width), share), some, near=2)
-            for row in coming:
-                self.fetch(b, at(b, row, first))
-            with counting(b, first, smaller(b, b.add(first, INT(LINE)), inner)) as number:
-                start = at(b, columns, b.mul(number, width))
-                self.fetch(b, at(b, start, INT(AHEAD * self.shape.width)), self.shape.width)
-                given = [self.load(b, at(b, start, INT(offset))) for offset in self.offsets]
-                for row, each in zip(rows, sums, strict=True):
-                    many = self.repeated(b, b.load(at(b, row, number)))
-                    for total, column in zip(each, given, strict=True):
-                        part = b.fmul(many, column, flags=FUSED)
-                        b.store(self.plus(b, b.load(total), part), total)
+    def intrinsic(self, name: str, *takes: Any, ending: str = "") -> ir.Function:
+        """One of LLVM's own that gives a vector of whole numbers."""
+        name = f"{name}.v{self.shape.lanes}i32{ending}"
+        kind = ir.FunctionType(self._whole, takes)
+        return self._module.globals.get(name) or ir.Function(self._module, kind, name)
 
     @property
     def offsets(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,22 +11,20 @@ from llvmlite import ir
 from explorer.networks.machine_code import (
     INT,
     ONE,
-    Code,
     Registers,
     Takes,
     at,
-    counting,
-    smaller,
 )
+from explorer.networks.product_code import ProductCode
 
 CONVOLVE: Takes = (
-    ("maps", "kernels", "bias", "added", "made"),
-    ("inner", "outer", "high", "wide", "step", "tall", "broad", "first", "last", "block"),
+    ("maps", "kernels", "bias", "added", "made", "chosen"),
+    ("inner", "outer", "high", "wide", "step", "tall", "broad", "whole", "first", "last", "block"),
     ("least",),
 )
 
 
-class PointCode(Code):
+class PointCode(ProductCode):
     """``plain`` makes the places from ``first`` to ``last``, as many as registers have rows at
     least, of maps [N,tall,broad,outer] from every ``step``-th line and column of maps
     [N,high,wide,inner], by kernels [outer / width,inner,width], plus bias [outer], and no less than
@@ -42,47 +41,42 @@ class PointCode(Code):
 
     def _write(self, name: str, adding: bool) -> None:
         b, it = self.function(name, CONVOLVE)
-        sums, width, rows = self.sums(b), INT(self.shape.width), INT(self.shape.rows)
         least = self.repeated(b, it.least)
-        with (
-            counting(b, it.first, it.last, it.block) as start,
-            counting(b, INT(0), it.outer, width) as channel,
-            counting(b, start, smaller(b, b.add(start, it.block), it.last), rows) as number,
-        ):
-            # The last ones are made once more where there are fewer than a full number of rows.
-            place = smaller(b, number, b.sub(it.last, rows))
-            columns = at(b, it.kernels, b.mul(channel, it.inner))
-            offset = b.add(b.mul(place, it.outer), channel)
-            for row in range(self.shape.rows):  # comes while this is multiplied
-                end = b.add(offset, b.mul(INT(row), it.outer))
+
+        def end(place: Any, channel: Any, row: int) -> Any:
+            return b.add(b.mul(b.add(place, INT(row)), it.outer), channel)
+
+        def ahead(place: Any, channel: Any) -> None:
+            for row in range(self.shape.rows):
                 for maps in (it.added, it.made) if adding else (it.made,):
-                    self.fetch(b, at(b, maps, end), self.shape.width, write=True)
-            group = b.sdiv(b.sub(number, start), rows)
-            places = self._places(b, it, place)
-            given, coming = places[: self.shape.rows], places[self.shape.rows :]
-            self.multiply(b, sums, given, coming, columns, it.inner, group)
+                    start = at(b, maps, end(place, channel, row))
+                    self.fetch(b, start, self.shape.width, write=True)
+
+        places, given = (it.first, it.last, it.block), partial(self._places, b, it)
+        made = self.product(b, it, places, given, it.kernels, it.outer, ahead)
+        with made as (place, channel, sums):
             bias = [self.load(b, at(b, it.bias, channel, INT(each))) for each in self.offsets]
             for row, each in enumerate(sums):
-                end = b.add(offset, b.mul(INT(row), it.outer))
+                start = end(place, channel, row)
                 for lane, total, own in zip(self.offsets, each, bias, strict=True):
                     values = [b.load(total), own]
                     if adding:
-                        values.append(self.load(b, at(b, it.added, end, INT(lane))))
-                    made = self.no_less(b, self.plus(b, *values), least)
-                    self.store(b, made, at(b, it.made, end, INT(lane)))
+                        values.append(self.load(b, at(b, it.added, start, INT(lane))))
+                    value = self.no_less(b, self.plus(b, *values), least)
+                    self.store(b, value, at(b, it.made, start, INT(lane)))
         b.ret_void()
 
     def _every(self, b: ir.IRBuilder, it: SimpleNamespace, place: Any) -> list[Any]:
-        """Where twice as many places begin as registers have rows, if they follow each other."""
+        """Where as many places begin as registers have rows, if they follow each other."""
         first = at(b, it.maps, b.mul(place, it.inner))
-        return [at(b, first, b.mul(INT(row), it.inner)) for row in range(2 * self.shape.rows)]
+        return [at(b, first, b.mul(INT(row), it.inner)) for row in range(self.shape.rows)]
 
     def _apart(self, b: ir.IRBuilder, it: SimpleNamespace, place: Any) -> list[Any]:
-        """Where those begin that twice as many places read as registers have rows."""
+        """Where those begin that as many places read as registers have rows."""
         line, x = b.sdiv(place, it.broad), b.srem(place, it.broad)
         picture, y = b.sdiv(line, it.tall), b.srem(line, it.tall)
         found = []
-        for _ in range(2 * self.shape.rows):
+        for _ in range(self.shape.rows):
             line = b.add(b.mul(picture, it.high), b.mul(y, it.step))
             source = b.add(b.mul(line, it.wide), b.mul(x, it.step))
             found.append(at(b, it.maps, b.mul(source, it.inner)))

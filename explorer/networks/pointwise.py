@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from explorer.networks.cores import divided
 from explorer.networks.laid_out import Convolution, addresses
-from explorer.networks.machine_code import Registers, registers
+from explorer.networks.machine_code import Registers, registers, second_cache
 from explorer.networks.point_code import PointCode
+from explorer.networks.product_code import choices
 
-BLOCK = 48
-"""Places that are worked out at once: what belongs to them stays in the cache."""
+BLOCK, SMALL_BLOCK, DEEP = 48, 12, 256
+"""Places that are worked out at once: what belongs to them stays in the cache. Fewer where a place
+has so many channels at least, and the weights, which are read anew for each block, stay there too.
+"""
 
 
 def suits(module: nn.Conv2d, maps: Tensor) -> bool:
@@ -48,14 +51,17 @@ class Pointwise(Convolution):
         (outer, inner), code = self.weight.shape[:2], self._code
         rows, places = code.shape.rows, _places(maps, self.step)
         groups = places // rows
+        stay = 2 * self.weight.nbytes <= second_cache()
+        block = SMALL_BLOCK if stay and inner >= DEEP else BLOCK
         convolve = code.plain if added is None else code.adding
         at = addresses(maps, self._kernels, bias, added, made)
-        sizes = inner, outer, *maps.shape[2:], self.step, *made.shape[2:]
+        sizes = inner, outer, *maps.shape[2:], self.step, *made.shape[2:], self.whole
 
         def work(part: tuple[int, int]) -> None:
             first, last = part
             end = places if last == groups else rows * last
-            convolve(*at, *sizes, rows * first, end, BLOCK, least)
+            chosen = maps.new_empty(choices(inner, -(-block // rows)))
+            convolve(*at, *addresses(chosen), *sizes, rows * first, end, block, least)
 
         divided(work, groups, rows * inner * outer)
 

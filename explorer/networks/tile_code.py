@@ -18,7 +18,6 @@ from explorer.networks.machine_code import (
     INT,
     LINE,
     ONE,
-    Code,
     Registers,
     Takes,
     at,
@@ -26,18 +25,19 @@ from explorer.networks.machine_code import (
     counting,
     smaller,
 )
+from explorer.networks.product_code import ProductCode
 
 PREPARE: Takes = (("weights", "kernels"), ("inner", "outer", "first", "last"), ())
 CONVOLVE: Takes = (
-    ("maps", "kernels", "bias", "added", "made", "spread", "products", "nothing", "sink"),
-    ("high", "wide", "inner", "outer", "first", "last", "block"),
+    ("maps", "kernels", "bias", "added", "made", "spread", "products", "nothing", "sink", "chosen"),
+    ("high", "wide", "inner", "outer", "whole", "first", "last", "block"),
     ("least",),
 )
 OVERLAP = 2
 """Columns that a window has in common with the one before."""
 
 
-class TileCode(Code):
+class TileCode(ProductCode):
     """For matrices ``window`` [n,n], ``kernel`` [n,3] and ``tile`` [m,n]: of a window d and a
     kernel g the tile of m x m outputs is tile (V U) tile^T, with V = window d window^T and
     U = kernel g kernel^T, and V U added up over channels.
@@ -112,24 +112,21 @@ class TileCode(Code):
     def _multiply(self) -> ir.IRBuilder:
         """V U, by rows and columns that registers hold at once."""
         b, it = self.function("multiply", CONVOLVE)
-        sums, width = self.sums(b), INT(self.shape.width)
-        panels = ceil(b, it.outer, self.shape.width)
-        apart = b.mul(panels, width)
-        with counting(b, INT(0), INT(self._side**2)) as plane, counting(b, INT(0), panels) as p:
-            panel = b.mul(b.add(b.mul(plane, panels), p), b.mul(it.inner, width))
-            columns = at(b, it.kernels, panel)
-            given = at(b, it.spread, b.mul(plane, _plane(b, it.block, it.inner)))
-            made = at(b, it.products, b.mul(plane, _plane(b, it.block, apart)), b.mul(p, width))
-            with counting(b, INT(0), it.block, INT(self.shape.rows)) as number:
-                rows, group = b.mul(number, it.inner), b.sdiv(number, INT(self.shape.rows))
-                here = [
-                    at(b, given, rows, b.mul(INT(row), it.inner))
-                    for row in range(2 * self.shape.rows)
-                ]
-                these, coming = here[: self.shape.rows], here[self.shape.rows :]
-                self.multiply(b, sums, these, coming, columns, it.inner, group)
-                for under, each in enumerate(sums):
-                    end = at(b, made, b.mul(b.add(number, INT(under)), apart))
+        apart = b.mul(ceil(b, it.outer, self.shape.width), INT(self.shape.width))
+        with counting(b, INT(0), INT(self._side**2)) as plane:
+            columns = at(b, it.kernels, b.mul(plane, b.mul(apart, it.inner)))
+            spread = at(b, it.spread, b.mul(plane, _plane(b, it.block, it.inner)))
+            products = at(b, it.products, b.mul(plane, _plane(b, it.block, apart)))
+
+            def given(number: Any) -> list[Any]:
+                rows = (b.add(number, INT(row)) for row in range(self.shape.rows))
+                return [at(b, spread, b.mul(row, it.inner)) for row in rows]
+
+            tiles = INT(0), it.block, it.block
+            made = self.product(b, it, tiles, given, columns, apart)
+            with made as (tile, channel, sums):
+                for row, each in enumerate(sums):
+                    end = at(b, products, b.mul(b.add(tile, INT(row)), apart), channel)
                     for offset, total in zip(self.offsets, each, strict=True):
                         self.store(b, b.load(total), at(b, end, INT(offset)))
         return b

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from explorer.networks.cores import divided
 from explorer.networks.laid_out import Convolution, addresses
 from explorer.networks.machine_code import Registers, registers
+from explorer.networks.product_code import choices
 from explorer.networks.tile_code import TileCode
 
 KERNEL = 3
@@ -86,14 +87,16 @@ class Tiled(Convolution):
         nothing, planes = maps.new_zeros(max(inner, outer)), (self.side + 2) ** 2
         block = BLOCK if self._kernels.nbytes < LARGE else LARGE_BLOCK
         at = addresses(maps, self._kernels, bias, added, made)
+        sizes = high, wide, inner, outer, self.whole
         tiles = count * math.prod(-(-length // self.side) for length in (high, wide))
 
         def work(part: tuple[int, int]) -> None:
             spread = maps.new_empty(self._code.room(block, inner))
             products = maps.new_empty(self._code.room(block, self._padded))
             sink = maps.new_empty(outer)
-            room = addresses(spread, products, nothing, sink)
-            self._code.convolve(*at, *room, high, wide, inner, outer, *part, block, least)
+            chosen = maps.new_empty(choices(inner, -(-block // self._code.shape.rows)))
+            room = addresses(spread, products, nothing, sink, chosen)
+            self._code.convolve(*at, *room, *sizes, *part, block, least)
 
         divided(work, tiles, planes * inner * outer)
 
