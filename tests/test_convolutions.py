@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explorer.compute.convolutions import convolved
-from explorer.networks import winograd
+from explorer.networks import pointwise, winograd
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -95,3 +95,46 @@ def test_many_wide_maps_go_by_tiles_and_others_the_plain_way(
         torch.testing.assert_close(found[0], truth, rtol=0, atol=1e-4 * float(truth.abs().max()))
         assert bool(quick) == goes
         quick.clear()
+
+
+@pytest.mark.parametrize(
+    ("conv", "count", "up", "down"),
+    [
+        (nn.Conv2d(256, 512, 1), 70, True, True),
+        (nn.Conv2d(256, 512, 1, bias=False), 70, True, True),
+        (nn.Conv2d(256, 512, 1, stride=2), 190, True, False),
+        (nn.Conv2d(272, 512, 1), 70, True, False),
+        (nn.Conv2d(256, 528, 1), 70, False, True),
+        (nn.Conv2d(256, 512, 1), 3, False, False),
+        (nn.Conv2d(256, 64, 1), 70, False, False),
+        (nn.Conv2d(256, 512, 1).double(), 70, False, False),
+        (nn.Conv2d(256, 512, 1, padding=1), 70, False, False),
+    ],
+)
+def test_many_places_of_points_go_by_code_of_our_own(
+    conv: nn.Conv2d, count: int, up: bool, down: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = []
+    real = pointwise.Pointwise.make
+
+    def counted(self: pointwise.Pointwise, maps: Tensor, *more: Any) -> None:
+        quick.append(tuple(maps.shape))
+        real(self, maps, *more)
+
+    monkeypatch.setattr(pointwise.Pointwise, "make", counted)
+    dtype = conv.weight.dtype
+    x = normal(count, conv.in_channels, 7, 5).to(dtype)
+    truth = layer(conv)(x.double())
+    conv = conv.to(dtype)
+    output, pull = convolved(conv, dict(conv.named_parameters()), x, truth)
+    near = {"rtol": 0, "atol": 1e-5 * float(truth.abs().max()), "check_dtype": False}
+    torch.testing.assert_close(output(), truth, **near)
+    assert bool(quick) == up
+    quick.clear()
+    gradients = normal(2, *truth.shape, seed=3).to(dtype)
+    found = pull(gradients)[0]
+    leaf = x.double().requires_grad_()
+    truth = torch.autograd.grad(conv.double()(leaf), leaf, gradients[1].double())[0]
+    near["atol"] = 1e-5 * float(truth.abs().max())
+    torch.testing.assert_close(found[1], truth, **near)
+    assert bool(quick) == down

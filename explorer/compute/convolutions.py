@@ -12,7 +12,12 @@ from torch.func import functional_call
 
 from explorer.compute import places
 from explorer.compute.pulls import Later, Lone, Product, Pull, Share, transposed
-from explorer.networks import winograd
+from explorer.networks import pointwise, winograd
+from explorer.networks.pointwise import Pointwise
+
+PLACES, WEIGHTS = 2000, 1 << 17
+"""For so many places of maps, and with so many weights, it is worth laying out the weights of a
+1 x 1 convolution anew."""
 
 
 def convolved(
@@ -31,7 +36,11 @@ def convolved(
         return functional_call(module, dict(weights), (values,))
 
     if is_flat(module):
-        pull = convolution_pull(module, weights["weight"], x, output, wanted)
+        weight, bias = weights["weight"], weights.get("bias")
+        pull = convolution_pull(module, weight, x, output, wanted)
+        if _worth_laying_out(module, weight, x):
+            step, _ = cast("tuple[int, int]", module.stride)
+            return lambda: Pointwise(weight, step)(x, bias), pull
         return lambda: call(x), pull
     made, back = transposed(call, x)
     return lambda: made, back
@@ -60,6 +69,8 @@ def convolution_pull(
     groups = cast(int, module.groups)
     tiles, laid_out = winograd.suits(module, weight, x), cache(partial(_turned, weight))
     most = winograd.LEAST if not tiles or bool(weight.amin() < 0) else winograd.MOST
+    turned, even = weight.transpose(0, 1), stride == (1, 1)
+    points = cache(partial(Pointwise, turned))
     apart = None
     if groups == 1 and not tiles:
         apart = places.Transposed(module, weight, x.shape[2:], wanted)
@@ -72,11 +83,17 @@ def convolution_pull(
         flat = gradients.flatten(0, 1)
         if tiles and (side := winograd.side_for(flat, most, len(flat))):
             given = laid_out(side)(flat)
+        elif even and _worth_laying_out(module, turned, flat):
+            given = points()(flat)
         else:
             given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
         return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)
 
     return pull
+
+
+def _worth_laying_out(module: nn.Module, weight: Tensor, maps: Tensor) -> bool:
+    return weight.numel() >= WEIGHTS and pointwise.suits(module, weight, maps, PLACES)
 
 
 def _turned(weight: Tensor, side: int) -> winograd.Tiled:

@@ -15,22 +15,23 @@ from explorer.networks.machine_code import Registers, registers, second_cache
 from explorer.networks.point_code import PointCode
 from explorer.networks.product_code import choices
 
-BLOCK, SMALL_BLOCK, DEEP = 48, 12, 256
-"""Places that are worked out at once: what belongs to them stays in the cache. Fewer where a place
-has so many channels at least, and the weights, which are read anew for each block, stay there too.
-"""
+BLOCK, SMALL_BLOCK, LARGE_BLOCK, DEEP = 48, 12, 96, 256
+"""Places that are worked out at once: what belongs to them stays in the cache. More where the
+weights do not, and are read anew for each block; fewer where they do, and a place has so many
+channels at least."""
 
 
-def suits(module: nn.Conv2d, maps: Tensor) -> bool:
-    """Whether a convolution of maps [N,I,H,W] can go this way here."""
+def suits(module: nn.Module, weight: Tensor, maps: Tensor, least: int = 0) -> bool:
+    """Whether a convolution of a module's form by weights [O,I,h,w], of maps [N,I,H,W] with so many
+    places at ``least``, can go this way here."""
     if type(module) is not nn.Conv2d or module.groups != 1 or module.kernel_size != (1, 1):
         return False
     even = len(set(module.stride)) == 1 and module.padding == (0, 0)
-    single = module.weight.dtype == maps.dtype == torch.float32 and maps.device.type == "cpu"
+    single = weight.dtype == maps.dtype == torch.float32 and maps.device.type == "cpu"
     shape = registers()
-    if not even or not single or shape is None or module.out_channels % shape.width:
+    if not even or not single or shape is None or len(weight) % shape.width:
         return False
-    return maps.dim() == 4 and _places(maps, module.stride[0]) >= shape.rows
+    return maps.dim() == 4 and _places(maps, module.stride[0]) >= max(shape.rows, least)
 
 
 class Pointwise(Convolution):
@@ -51,8 +52,7 @@ class Pointwise(Convolution):
         (outer, inner), code = self.weight.shape[:2], self._code
         rows, places = code.shape.rows, _places(maps, self.step)
         groups = places // rows
-        stay = 2 * self.weight.nbytes <= second_cache()
-        block = SMALL_BLOCK if stay and inner >= DEEP else BLOCK
+        block = self._block()
         convolve = code.plain if added is None else code.adding
         at = addresses(maps, self._kernels, bias, added, made)
         sizes = inner, outer, *maps.shape[2:], self.step, *made.shape[2:], self.whole
@@ -64,6 +64,11 @@ class Pointwise(Convolution):
             convolve(*at, *addresses(chosen), *sizes, rows * first, end, block, least)
 
         divided(work, groups, rows * inner * outer)
+
+    def _block(self) -> int:
+        if 2 * self.weight.nbytes > second_cache():
+            return LARGE_BLOCK
+        return BLOCK if self.weight.shape[1] < DEEP else SMALL_BLOCK
 
     @cached_property
     def _kernels(self) -> Tensor:

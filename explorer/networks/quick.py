@@ -25,7 +25,7 @@ def convolution(module: nn.Conv2d, maps: Tensor) -> Convolution | None:
     and again if they changed; None where PyTorch's own is as quick."""
     weight = module.weight
     way: Way
-    if pointwise.suits(module, maps):
+    if pointwise.suits(module, weight, maps):
         way = Pointwise, module.stride[0]
     elif winograd.suits(module, weight, maps) and (side := winograd.side_for(maps)):
         way = Tiled, side
