@@ -80,11 +80,12 @@ def _works(bench: Bench) -> dict[str, tuple[Work, float]]:
 
 def fastest(work: Work) -> Work:
     """The convolutions of some work and nothing else, each by what computes it fastest."""
-    with torch.no_grad(), _Noting() as noting, _noting_own(noting.calls):
+    read: dict[tuple[Any, ...], Tensor] = {}
+    with torch.no_grad(), _Noting() as noting, _noting_own(noting.calls, read):
         work()
     chosen = []
     for (name, *about), count in noting.calls.items():
-        ways = _ways(name, *about)
+        ways = _ways(name, *about, read=read.get((name, *about)))
         chosen.append((min(ways, key=_seconds), count))
 
     def alone() -> None:
@@ -122,24 +123,33 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls["convolution", tuple(x.shape), tuple(weight.shape), *form] += 1
 
 
-def _noting_own(calls: Counter[tuple[Any, ...]]) -> AbstractContextManager[Any]:
-    """Counts those by code of our own, which are no operators of PyTorch, while it is entered."""
+def _noting_own(
+    calls: Counter[tuple[Any, ...]], read: dict[tuple[Any, ...], Tensor]
+) -> AbstractContextManager[Any]:
+    """Counts those by code of our own, which are no operators of PyTorch, while it is entered, and
+    keeps the first maps that each form reads: how long these take depends on how much is zero."""
     real = Convolution.__call__
 
     def call(own: Any, maps: Tensor, *more: Any) -> Tensor:
         form = own.side if isinstance(own, Tiled) else own.step
-        calls["own", tuple(maps.shape), tuple(own.weight.shape), type(own), form] += 1
+        key = "own", tuple(maps.shape), tuple(own.weight.shape), type(own), form
+        calls[key] += 1
+        if key not in read:
+            read[key] = maps.clone()
         return real(own, maps, *more)
 
     return patch.object(Convolution, "__call__", call)
 
 
-def _ways(name: str, first: Sequence[int], second: Sequence[int], *more: Any) -> list[Work]:
-    """What computes one call, on maps and weights of its form."""
+def _ways(
+    name: str, first: Sequence[int], second: Sequence[int], *more: Any, read: Tensor | None = None
+) -> list[Work]:
+    """What computes one call, on weights of its form and on maps of it, or those that are read."""
     if name == "own":
         kind, form = more
         border = (second[2] // 2,) * 2
-        x = torch.rand(*first).contiguous(memory_format=torch.channels_last)
+        assert read is not None
+        x = read.contiguous(memory_format=torch.channels_last)
         weight = torch.rand(*second).sub_(0.5)
         own: Convolution = kind(weight, form)
         steps = (own.step,) * 2

@@ -146,7 +146,8 @@ def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch)
         ran.extend(torch.nn.functional.conv2d(x, weight, padding=1).relu() for _ in range(2))
         ran.extend(way(x) for way in ways)
 
-    with limits._Noting() as noting, limits._noting_own(noting.calls):
+    read: dict[Any, torch.Tensor] = {}
+    with limits._Noting() as noting, limits._noting_own(noting.calls, read):
         work()
     assert noting.calls == {
         ("convolution", x.shape, weight.shape, (1, 1), (1, 1), (1, 1), 1, False): 2,
@@ -157,7 +158,8 @@ def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch)
     limits.fastest(work)()
     assert len(ran) == 10
     for form, way in zip(list(noting.calls)[1:], ways, strict=True):
-        assert {each().shape for each in limits._ways(*form)} == {way(x).shape}
+        assert {each().shape for each in limits._ways(*form, read=read[form])} == {way(x).shape}
+        assert torch.equal(read[form], x)
 
 
 def test_limits_are_left_out_where_time_is_short(tmp_path: Path) -> None:
