@@ -26,16 +26,18 @@ def drawn(kind: str, *shape: int) -> Tensor:
     return made[kind].contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["signed", "rectified", "negative", "infinite"])
 @pytest.mark.parametrize("channels", [16, 64, 112, 336])
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (7, 7), (19, 23)])
 def test_maximum_mean_and_position_are_those_of_pytorch(
-    kind: str, channels: int, size: tuple[int, int]
+    dtype: torch.dtype, kind: str, channels: int, size: tuple[int, int]
 ) -> None:
-    maps = drawn(kind, 5, channels, *size)
+    maps = drawn(kind, 5, channels, *size).to(dtype)
     assert pooling.suits(maps)
     maximum, mean, position = pooling.pooled(maps)
     highest, where = F.max_pool2d(maps, size, return_indices=True)
+    assert maximum.dtype == mean.dtype == dtype
     assert torch.equal(maximum, highest.flatten(1))
     assert torch.equal(position, where.flatten(1).int())
     assert torch.equal(mean, F.avg_pool2d(maps, size).flatten(1))
@@ -69,7 +71,8 @@ def test_what_does_not_suit(monkeypatch: pytest.MonkeyPatch) -> None:
     maps = drawn("signed", 2, 32, 4, 4)
     assert pooling.suits(maps)
     assert not pooling.suits(maps.contiguous()), "channels first"
-    assert not pooling.suits(maps.bfloat16())
+    assert not pooling.suits(maps.half())
+    assert not pooling.suits(maps.double())
     assert not pooling.suits(maps[:, :31].contiguous(memory_format=torch.channels_last))
     monkeypatch.setattr(pooling, "registers", lambda: None)
     assert not pooling.suits(maps), "a processor of another kind"

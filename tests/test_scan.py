@@ -122,8 +122,9 @@ def test_the_highest_value_and_its_place(kind: str, channels: int, dtype: torch.
     assert torch.equal(at.nan_to_num(7e4), maximum.nan_to_num(7e4))
 
 
-def test_the_highest_value_among_more_places_than_a_bf16_has_bits_for() -> None:
-    values = torch.zeros(1, 8, 182, 182, dtype=torch.bfloat16)
+@pytest.mark.parametrize("channels", [8, 16])
+def test_the_highest_value_among_more_places_than_a_bf16_has_bits_for(channels: int) -> None:
+    values = torch.zeros(1, channels, 182, 182, dtype=torch.bfloat16)
     values = values.to(memory_format=torch.channels_last)  # where positions have the maps' type
     values[0, 3, 181, 180] = 1
     maximum, _, position = scanning._pooled(values)
