@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from explorer.compute.convolutions import convolved
 from explorer.networks import pointwise, winograd
+from explorer.networks.laid_out import Convolution
+from explorer.networks.machine_code import PROCESSORS
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -23,6 +25,19 @@ def layer(module: nn.Conv2d) -> nn.Conv2d:
     for number, parameter in enumerate(module.parameters()):
         parameter.copy_(normal(*parameter.shape, seed=1 + number))
     return module
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, kind: type[Convolution]) -> list[Any]:
+    """The forms of the maps that convolutions of a kind are of from now on."""
+    forms = []
+    real = kind.make
+
+    def noted(self: Any, maps: Tensor, *more: Any) -> None:
+        forms.append(tuple(maps.shape))
+        real(self, maps, *more)
+
+    monkeypatch.setattr(kind, "make", noted)
+    return forms
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
@@ -68,14 +83,7 @@ def test_tiles_are_larger_where_no_weight_is_negative(
 def test_many_wide_maps_go_by_tiles_and_others_the_plain_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    quick = []
-    real = winograd.Tiled.make
-
-    def counted(self: winograd.Tiled, maps: Tensor, *more: Any) -> None:
-        quick.append(tuple(maps.shape))
-        real(self, maps, *more)
-
-    monkeypatch.setattr(winograd.Tiled, "make", counted)
+    quick = counted(monkeypatch, winograd.Tiled)
     for conv, dtype, turns, goes in (
         (nn.Conv2d(256, 256, 3, padding=1), torch.float32, 40, True),
         (nn.Conv2d(256, 256, 3, padding=1), torch.float32, 2, False),
@@ -114,14 +122,8 @@ def test_many_wide_maps_go_by_tiles_and_others_the_plain_way(
 def test_many_places_of_points_go_by_code_of_our_own(
     conv: nn.Conv2d, count: int, up: bool, down: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = []
-    real = pointwise.Pointwise.make
-
-    def counted(self: pointwise.Pointwise, maps: Tensor, *more: Any) -> None:
-        quick.append(tuple(maps.shape))
-        real(self, maps, *more)
-
-    monkeypatch.setattr(pointwise.Pointwise, "make", counted)
+    quick = counted(monkeypatch, pointwise.Pointwise)
+    monkeypatch.setattr(pointwise, "registers", lambda: PROCESSORS["avx512f"])  # of 64 columns
     dtype = conv.weight.dtype
     x = normal(count, conv.in_channels, 7, 5).to(dtype)
     truth = layer(conv)(x.double())
