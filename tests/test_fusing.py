@@ -46,6 +46,15 @@ def fusible(found: Network) -> bool:
     return fusing._supported(next(found._core.network.parameters()))
 
 
+def same(one: Tensor, other: Tensor) -> None:
+    """To the bit; to rounding where oneDNN has AVX2 alone, as its convolutions then begin with what
+    is added instead of ending with it."""
+    if "AVX512" in torch.backends.cpu.get_cpu_capability():
+        assert torch.equal(one, other)
+    else:
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6 * float(other.abs().max()))
+
+
 def extremes(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.amax((2, 3)), values.sum((2, 3))
 
@@ -57,7 +66,7 @@ def built(request: pytest.FixtureRequest) -> tuple[str, Network]:
 
 
 @pytest.mark.usefixtures("plainly")
-def test_the_values_are_the_same_to_the_bit(
+def test_the_values_are_the_same(
     built: tuple[str, Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, found = built
@@ -69,9 +78,9 @@ def test_the_values_are_the_same_to_the_bit(
     monkeypatch.setattr(traced, "fuse", untouched)
     plain, maps = found.features(x, layers, extremes), found.features(x, layers)
     for layer in layers:
-        assert torch.equal(kept[layer], maps[layer]), layer
+        same(kept[layer], maps[layer])
         for one, other in zip(reduced[layer], plain[layer], strict=True):
-            assert torch.equal(one, other), layer
+            same(one, other)
     for program in programs if fusible(found) else ():
         modules = list(program.modules())
         convolutions, paddings = SOURCES[source]
@@ -80,7 +89,7 @@ def test_the_values_are_the_same_to_the_bit(
 
 
 @pytest.mark.usefixtures("plainly")
-def test_lower_maps_are_the_same_to_the_bit(
+def test_lower_maps_are_the_same(
     built: tuple[str, Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, found = built
@@ -90,7 +99,7 @@ def test_lower_maps_are_the_same_to_the_bit(
     found._core._programs.clear()
     monkeypatch.setattr(traced, "fuse", untouched)
     for one, other in zip(fused, found.inputs(x, part), strict=True):
-        assert torch.equal(one, other)
+        same(one, other)
 
 
 @pytest.mark.parametrize("source", [*SOURCES, "torchvision:resnet50", "timm:res2net50_26w_4s"])

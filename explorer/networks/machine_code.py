@@ -36,13 +36,13 @@ OVERLAPPING = {"added", "made"}
 @dataclass(frozen=True)
 class Registers:
     """How a processor's registers are used: for so many rows of a product at once, and so many
-    vectors of its columns, each of so many lanes. Whether it packs some lanes of a vector is
-    whether finding what is zero costs less than it saves."""
+    vectors of its columns, each of so many lanes. Whether what is multiplied is copied together
+    first is a matter of how many registers there are."""
 
     lanes: int
     vectors: int
     rows: int = 6
-    packs: bool = False
+    copies: bool = False
 
     @property
     def width(self) -> int:
@@ -50,7 +50,7 @@ class Registers:
         return self.lanes * self.vectors
 
 
-PROCESSORS = {"avx512f": Registers(16, 4, packs=True), "avx2": Registers(8, 2)}
+PROCESSORS = {"avx512f": Registers(16, 4), "avx2": Registers(8, 2, copies=True)}
 """By what a processor can do, the best first."""
 
 
@@ -79,8 +79,8 @@ class Code:
 
     def __init__(self, shape: Registers) -> None:
         self.shape = shape
-        self._vector = ir.VectorType(FLOAT, shape.lanes)
-        self._whole = ir.VectorType(SHORT, shape.lanes)
+        self.vector = ir.VectorType(FLOAT, shape.lanes)
+        self.wholes = ir.VectorType(SHORT, shape.lanes)
         self._module = ir.Module()
 
     def function(self, name: str, takes: Takes) -> tuple[ir.IRBuilder, SimpleNamespace]:
@@ -106,7 +106,7 @@ class Code:
     def intrinsic(self, name: str, *takes: Any, ending: str = "") -> ir.Function:
         """One of LLVM's own that gives a vector of whole numbers."""
         name = f"{name}.v{self.shape.lanes}i32{ending}"
-        kind = ir.FunctionType(self._whole, takes)
+        kind = ir.FunctionType(self.wholes, takes)
         return self._module.globals.get(name) or ir.Function(self._module, kind, name)
 
     @property
@@ -132,14 +132,14 @@ class Code:
             b.call(known, [place, SHORT(int(write)), SHORT(near), SHORT(1)])
 
     def load(self, b: ir.IRBuilder, pointer: Any) -> Any:
-        return b.load(b.bitcast(pointer, self._vector.as_pointer()), align=4)
+        return b.load(b.bitcast(pointer, self.vector.as_pointer()), align=4)
 
     def store(self, b: ir.IRBuilder, value: Any, pointer: Any) -> None:
-        b.store(value, b.bitcast(pointer, self._vector.as_pointer()), align=4)
+        b.store(value, b.bitcast(pointer, self.vector.as_pointer()), align=4)
 
     def all(self, value: float) -> ir.Constant:
         """A vector of one number."""
-        return ir.Constant(self._vector, [float(np.float32(value))] * self.shape.lanes)
+        return ir.Constant(self.vector, [float(np.float32(value))] * self.shape.lanes)
 
     def repeated(self, b: ir.IRBuilder, value: Any) -> Any:
         """A vector of one value."""

@@ -83,7 +83,7 @@ class MaxPoolCode(Code):
 
     def _write(self) -> None:
         b, it = self.function("pool", POOL)
-        kept = [b.alloca(self._vector) for _ in self.offsets]
+        kept = [b.alloca(self.vector) for _ in self.offsets]
         with (
             counting(b, it.first, it.last) as line,
             counting(b, INT(0), it.broad) as x,

@@ -14,7 +14,6 @@ from explorer.networks.cores import divided
 from explorer.networks.laid_out import Convolution, addresses
 from explorer.networks.machine_code import Registers, registers, second_cache
 from explorer.networks.point_code import PointCode
-from explorer.networks.product_code import choices
 
 BLOCK, SMALL_BLOCK, LARGE_BLOCK, DEEP = 48, 12, 96, 256
 """Places that are worked out at once: what belongs to them stays in the cache. More where the
@@ -61,7 +60,7 @@ class Pointwise(Convolution):
         def work(part: tuple[int, int]) -> None:
             first, last = part
             end = places if last == groups else rows * last
-            chosen = maps.new_empty(choices(inner, -(-block // rows)))
+            chosen = maps.new_empty(code.choices(inner, block))
             convolve(*at, *addresses(chosen), *sizes, rows * first, end, block, least)
 
         divided(work, groups, rows * inner * outer)

@@ -83,7 +83,7 @@ class PoolCode(Code):
     def _write(self, name: str, lanes: Sequence[int]) -> None:
         b, it = self.function(name, POOL)
         nothing = ir.Constant(ir.VectorType(SHORT, self.shape.lanes), [0] * self.shape.lanes)
-        kinds = self._vector, self._vector, nothing.type
+        kinds = self.vector, self.vector, nothing.type
         kept = {lane: [b.alloca(kind) for kind in kinds] for lane in lanes}
         count = self.repeated(b, b.sitofp(it.places, FLOAT))
         maps = b.bitcast(it.maps, ir.IntType(HALF).as_pointer()) if self._half else it.maps
@@ -101,7 +101,7 @@ class PoolCode(Code):
             end = b.add(b.mul(picture, it.channels), channel)
             for lane, (highest, total, where) in kept.items():
                 into = b.add(end, INT(lane))
-                position = b.bitcast(b.load(where), self._vector)
+                position = b.bitcast(b.load(where), self.vector)
                 self.store(b, b.load(highest), at(b, it.maximum, into))
                 self.store(b, b.fdiv(b.load(total), count), at(b, it.mean, into))
                 self.store(b, position, at(b, it.position, into))
@@ -125,9 +125,9 @@ class PoolCode(Code):
         if not self._half:
             return self.load(b, pointer)
         halves = ir.VectorType(ir.IntType(HALF), self.shape.lanes)
-        bits = b.zext(b.load(b.bitcast(pointer, halves.as_pointer()), align=2), self._whole)
-        shift = ir.Constant(self._whole, [HALF] * self.shape.lanes)
-        return b.bitcast(b.shl(bits, shift), self._vector)
+        bits = b.zext(b.load(b.bitcast(pointer, halves.as_pointer()), align=2), self.wholes)
+        shift = ir.Constant(self.wholes, [HALF] * self.shape.lanes)
+        return b.bitcast(b.shl(bits, shift), self.vector)
 
 
 @cache

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from explorer.networks.cores import divided
 from explorer.networks.laid_out import Convolution, addresses
 from explorer.networks.machine_code import Registers, registers
-from explorer.networks.product_code import choices
 from explorer.networks.tile_code import TileCode
 
 KERNEL = 3
@@ -94,7 +93,7 @@ class Tiled(Convolution):
             spread = maps.new_empty(self._code.room(block, inner))
             products = maps.new_empty(self._code.room(block, self._padded))
             sink = maps.new_empty(outer)
-            chosen = maps.new_empty(choices(inner, -(-block // self._code.shape.rows)))
+            chosen = maps.new_empty(self._code.choices(inner, block))
             room = addresses(spread, products, nothing, sink, chosen)
             self._code.convolve(*at, *room, *sizes, *part, block, least)
 
