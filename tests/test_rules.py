@@ -139,7 +139,19 @@ def test_z_plus_below_a_rectifier_is_the_same_rule(conv: nn.Conv2d, kind: type[n
     assert (some - truth).abs().max() < 2e-6 * truth.abs().max()
     conv.double()
     above = nn.Sequential(conv, kind(), nn.Conv2d(conv.out_channels, 2, 1))
-    assert list(r.rules(slice_of(above)).values()) == [r.z_plus_below_zero, r.pass_on, r.z_plus]
+    ruled = list(r.rules(slice_of(above)).values())
+    assert ruled == [r.z_plus_below_zero, r.pass_on, r.z_plus_above_zero]
+
+
+@pytest.mark.parametrize("between", [m.SamePad((3, 3), (1, 1), (1, 1)), nn.MaxPool2d(2)])
+def test_what_a_rectifier_made_is_never_negative_behind_a_border_and_pooling(
+    between: nn.Module,
+) -> None:
+    conv = layer(nn.Conv2d(3, 4, 3))
+    ruled = r.rules(slice_of(nn.Sequential(nn.ReLU(), between, conv))).values()
+    assert list(ruled)[-1] is r.z_plus_above_zero
+    ruled = r.rules(slice_of(nn.Sequential(nn.LeakyReLU(), between, conv))).values()
+    assert list(ruled)[-1] is r.z_plus
 
 
 def test_an_output_that_is_nowhere_above_zero_gives_nothing() -> None:
@@ -166,7 +178,7 @@ def test_flat_is_the_textbook_rule_and_for_the_first_convolution_only(conv: nn.C
     torch.testing.assert_close(found, truth)
     second = nn.Sequential(nn.ReLU(), layer(nn.Conv2d(3, 3, 1)), nn.ReLU(), nn.Conv2d(3, 2, 1))
     ruled = r.rules(slice_of(second, lower=None)).values()
-    assert list(ruled) == [r.pass_on, r.flat, r.pass_on, r.z_plus]
+    assert list(ruled) == [r.pass_on, r.flat, r.pass_on, r.z_plus_above_zero]
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -502,3 +514,15 @@ def test_shares_of_every_kind_add_up(kinds: tuple[str, ...], divided: bool) -> N
     found = total([shares[kind][0] for kind in kinds], like, below)
     torch.testing.assert_close(found, truth if below is None else truth / below)
     assert torch.equal(other, normal(3, 2, 5, 4, 4, seed=7)), "shared maps stay"
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("turns", [1, 3])
+def test_maps_of_relevance_lie_as_the_values_do(layout: torch.memory_format, turns: int) -> None:
+    value = normal(2, 4, 6, 5).contiguous(memory_format=layout)
+    channel = torch.arange(turns)[:, None].expand(turns, 2)
+    for share in (
+        Lone(channel, normal(turns, 2, 6, 5)),
+        Product(normal(turns, 2, 4, 3, 3), steps=(2, 2)),
+    ):
+        assert share.alone(value).flatten(0, 1).is_contiguous(memory_format=layout)

@@ -14,7 +14,7 @@ from explorer.compute import narrowing
 from explorer.compute.convolutions import gradient_of_convolution, is_flat, is_point
 from explorer.compute.pulls import Lone, Make, Product, Pull, Share, gradient, transposed
 from explorer.compute.rules import Rule
-from explorer.compute.z_plus import flat, z_plus, z_plus_below_zero
+from explorer.compute.z_plus import flat, z_plus, z_plus_above_zero, z_plus_below_zero
 from explorer.networks import modules as m
 from explorer.networks import quick
 from explorer.networks.slices import Slice
@@ -141,7 +141,7 @@ class Propagation(fx.Interpreter):
         for node in self._last & self._steps.keys() if self._only is not None else ():
             module, feeder = self._steps[node].module, self._steps[node].feeders[0]
             if isinstance(module, nn.Conv2d) and self._cut(feeder) and len(feeder.users) == 1:
-                plus = self._rules.get(node) in (z_plus, z_plus_below_zero)
+                plus = self._rules.get(node) in (z_plus, z_plus_above_zero, z_plus_below_zero)
                 passing = module.weight > 0 if plus else module.weight != 0
                 channels = passing.any(0).flatten(1).any(1)
                 if channels.float().mean() <= narrowing.WORTH:

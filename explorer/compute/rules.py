@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from explorer.compute.pulls import Lone, Product, Pull, Share, transposed
-from explorer.compute.z_plus import flat, stabilise, z_plus, z_plus_below_zero
+from explorer.compute.z_plus import flat, stabilise, z_plus, z_plus_above_zero, z_plus_below_zero
 from explorer.networks import modules as m
 from explorer.networks.slices import Slice
 from explorer.records import MissingRule
@@ -153,6 +153,8 @@ def rules(part: Slice) -> Mapping[fx.Node, Rule | None]:
         rule = _rule(part, part.module, node)
         if rule is z_plus and from_pixels:
             rule, from_pixels = flat, False
+        elif rule is z_plus and _rectified(part.module, node.all_input_nodes[0]):
+            rule = z_plus_above_zero
         elif rule is z_plus and _cut(part.module, node):
             rule = z_plus_below_zero
         found[node] = rule
@@ -166,6 +168,14 @@ def _cut(network: fx.GraphModule, node: fx.Node) -> bool:
         and isinstance(network.get_submodule(str(user.target)), tuple(m.RECTIFIERS))
         for user in node.users
     )
+
+
+def _rectified(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a value is never negative, as a rectifier made it."""
+    module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(module, (m.SamePad, nn.MaxPool2d)):
+        return _rectified(network, node.all_input_nodes[0])
+    return isinstance(module, tuple(m.RECTIFIERS))
 
 
 def _rule(part: Slice, network: fx.GraphModule, node: fx.Node) -> Rule | None:

@@ -28,15 +28,16 @@ def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pul
     """Only what raises the output counts: z = W+ x+ + b+ + W- x-, never negative."""
     (x,) = inputs
     if not bool(x.amin() < 0):
-        return _rectified(module, x, output)
+        return z_plus_above_zero(module, inputs, output)
     weights = dict(module.named_parameters(recurse=False))
     plus = {name: weight.clamp(min=0) for name, weight in weights.items()}
     minus = {"weight": weights["weight"].clamp(max=0)}
     return _both(module, (x.clamp(min=0), x.clamp(max=0)), (plus, minus), output)
 
 
-def _rectified(module: nn.Module, x: Tensor, output: Tensor) -> Pull:
-    """z-plus after a rectifier, where the negative half is nothing."""
+def z_plus_above_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
+    """``z_plus`` of an input that is never negative, as after a rectifier."""
+    (x,) = inputs
     plus = {name: w.clamp(min=0) for name, w in module.named_parameters(recurse=False)}
     below, pull = _positive(module, plus, x, output)
 
@@ -101,21 +102,25 @@ def _both(
 def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """``z_plus`` of a convolution whose output y is cut at zero. Of a signed input,
     z = (y + |W| |x| + |b|) / 2 takes one convolution instead of two, and loses no digits where y is
-    above zero; elsewhere no relevance comes, unless something is added to what was cut."""
+    above zero; elsewhere no relevance comes, unless something is added to what was cut. What comes
+    down by W and by |W| comes as channels side by side."""
     (x,) = inputs
     if not bool(x.amin() < 0):
-        return _rectified(module, x, output)
+        return z_plus_above_zero(module, inputs, output)
     if not is_flat(module):
         return z_plus(module, inputs, output)
-    weights = dict(module.named_parameters(recurse=False))
-    size = x.abs()
-    half = {name: each.abs() / 2 for name, each in weights.items()}
-    more, unsigned = convolved(module, half, size, output)
-    signed = convolution_pull(module, weights["weight"] / 2, x, output)
-    below = cache(lambda: more().add_(output, alpha=0.5).clamp_(min=0).add_(STABILISER))
+    size, weights = x.abs(), dict(module.named_parameters(recurse=False))
+    half, groups = {n: each.abs() / 2 for n, each in weights.items()}, cast(int, module.groups)
+    more, _ = _positive(module, half, size, output)
+    pull = convolution_pull(
+        module, torch.cat([weights["weight"] / 2, half["weight"]], 1), x, output
+    )
+    below = cache(lambda: more().add_(output, alpha=0.5).clamp_(min=STABILISER))
 
     def whole(shares: Tensor) -> tuple[Share, ...]:
-        return (signed(shares)[0].mul_(x).addcmul_(unsigned(shares)[0], size),)
+        halves = pull(shares)[0].unflatten(2, (groups, 2, -1)).unbind(3)
+        signed, unsigned = (each.flatten(2, 3) for each in halves)
+        return ((signed * x).addcmul_(unsigned, size),)
 
     return Pull(whole, below=below)
 
