@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from explorer.compute import convolutions
 from explorer.compute.convolutions import convolved
 from explorer.networks import pointwise, winograd
 from explorer.networks.laid_out import Convolution
@@ -123,7 +124,8 @@ def test_many_places_of_points_go_by_code_of_our_own(
     conv: nn.Conv2d, count: int, up: bool, down: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = counted(monkeypatch, pointwise.Pointwise)
-    monkeypatch.setattr(pointwise, "registers", lambda: PROCESSORS["avx512f"])  # of 64 columns
+    for module in (pointwise, convolutions):
+        monkeypatch.setattr(module, "registers", lambda: PROCESSORS["avx512f"])  # of 64 columns
     dtype = conv.weight.dtype
     x = normal(count, conv.in_channels, 7, 5).to(dtype)
     truth = layer(conv)(x.double())

@@ -13,11 +13,12 @@ from torch.func import functional_call
 from explorer.compute import places
 from explorer.compute.pulls import Later, Lone, Product, Pull, Share, transposed
 from explorer.networks import pointwise, winograd
+from explorer.networks.machine_code import registers
 from explorer.networks.pointwise import Pointwise
 
-PLACES, WEIGHTS = 2000, 1 << 17
+LEAST = {False: (2000, 1 << 17), True: (500, 1 << 9)}
 """For so many places of maps, and with so many weights, it is worth laying out the weights of a
-1 x 1 convolution anew."""
+1 x 1 convolution anew: fewer where what is multiplied is copied together, which gains more."""
 
 
 def convolved(
@@ -93,7 +94,9 @@ def convolution_pull(
 
 
 def _worth_laying_out(module: nn.Module, weight: Tensor, maps: Tensor) -> bool:
-    return weight.numel() >= WEIGHTS and pointwise.suits(module, weight, maps, PLACES)
+    shape = registers()
+    places, weights = LEAST[shape is not None and shape.copies]
+    return weight.numel() >= weights and pointwise.suits(module, weight, maps, places)
 
 
 def _turned(weight: Tensor, side: int) -> winograd.Tiled:
