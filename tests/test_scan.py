@@ -169,6 +169,23 @@ def test_bf16_finds_nearly_the_same(images: ImageSet, network: Network, tmp_path
     assert np.corrcoef(both[0].ravel(), both[1].ravel())[0, 1] > 0.999
 
 
+@pytest.mark.parametrize("able", [False, True])
+def test_where_bf16_is_slow_the_scan_says_so(
+    able: bool, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, list[str]] = {precision: [] for precision in PRECISIONS}
+    for precision, messages in told.items():
+        network = Network.build(load(NETWORK, WEIGHTS), precision=precision)
+        layers = [network.info.layer(LAYER)]
+        with ScanArrays(tmp_path / precision).writer(layers, len(images)) as writer:
+            monkeypatch.setattr(scanning, "_multiplies_bf16", lambda: able)
+            scan(network, images, writer, lambda fraction, message, to=messages: to.append(message))
+    said = {
+        precision: any(scanning.SLOW in each for each in some) for precision, some in told.items()
+    }
+    assert said == {"float32": False, "bf16": not able}
+
+
 def test_a_scan_in_bf16_is_another_scan_and_says_so(tmp_path: Path) -> None:
     exact = tiny_settings(tmp_path, draw_pictures(tmp_path / "pictures", each=3))
     (workspace,) = exact.workspaces

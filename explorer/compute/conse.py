@@ -21,6 +21,7 @@ import torch
 from explorer.compute.batching import in_batches
 from explorer.compute.pieces import BATCH, tensor, unit
 from explorer.embedders import CONSE, MINILM, parse, title
+from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import BadInput, Preprocess, Unavailable
 
@@ -44,7 +45,8 @@ class Conse:
         own = loaded.preprocess
         self._preprocess = Preprocess(VIEW, VIEW, own.interpolation, own.mean, own.std)
         self._device = device
-        self._model = loaded.model.to(device).to(memory_format=torch.channels_last)
+        self._network = Network.build(loaded, device)
+        self._last = self._network.info.layers[-1].name
         self._encoder = SentenceEncoder()
         names = self._encoder(loaded.classes)
         self._mean = names.mean(axis=0)
@@ -62,7 +64,8 @@ class Conse:
 
     def _embed(self, pieces: Sequence[np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
-            logits = self._model(tensor(pieces, self._preprocess, self._device))
+            x = tensor(pieces, self._preprocess, self._device)
+            logits = self._network.features(x, [self._last])[self._last].flatten(1)
             likeliest = logits.float().softmax(dim=1).topk(LIKELIEST, dim=1)
         weight = likeliest.values.cpu().numpy()
         vectors = self._classes[likeliest.indices.cpu().numpy()]
