@@ -50,6 +50,8 @@ def test_tiles_are_a_convolution(
     near(tiled(maps), truth, digits)
     truth += bias[:, None, None]
     near(tiled(maps, bias, least=0.5), truth.clamp(min=0.5), digits)
+    most = 0.7 * float(truth.max())
+    near(tiled(maps, bias, least=0.0, most=most), truth.clamp(0, most), digits)
     truth += added
     near(tiled(maps, bias, added), truth, digits)
     over = added.contiguous(memory_format=torch.channels_last)
@@ -71,6 +73,8 @@ def test_points_are_a_convolution(
     points = Pointwise(weight, step)
     near(points(maps, bias), truth, 2e-6)
     near(points(maps, bias, least=0.5), truth.clamp(min=0.5), 2e-6)
+    most = 0.7 * float(truth.max())
+    near(points(maps, bias, least=0.0, most=most), truth.clamp(0, most), 2e-6)
     truth += added
     near(points(maps, bias, added), truth, 2e-6)
     over = added.contiguous(memory_format=torch.channels_last)

@@ -38,8 +38,9 @@ class Fused(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         own = self.convolution
-        if not self.bounds and (way := quick.convolution(own, x)):
-            return way(x, own.bias, other, 0.0 if self.unary else -math.inf, self.over)
+        if way := quick.convolution(own, x):
+            least, most = self.bounds or (0.0 if self.unary else -math.inf, math.inf)
+            return way(x, own.bias, other, least, most, self.over)
         how = (own.weight, own.bias, own.padding, own.stride, own.dilation, own.groups)
         call: Any = torch.ops.mkldnn._convolution_pointwise
         if other is None:

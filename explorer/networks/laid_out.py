@@ -10,6 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+Bounds = tuple[float, float]
+"""Values are no less and no more than these."""
+
 
 class Convolution(ABC):
     """A convolution of float32 maps on a CPU by weights [O,I,h,w] that gives a value for every
@@ -26,12 +29,13 @@ class Convolution(ABC):
         bias: Tensor | None = None,
         added: Tensor | None = None,
         least: float = -math.inf,
+        most: float = math.inf,
         over: bool = False,
     ) -> Tensor:
         """[N,O,h,w], channels last, of maps [N,I,H,W], plus ``bias`` [O] and ``added`` [N,O,h,w],
-        which may be written ``over``, and no less than ``least``. A value depends on nothing but
-        what the kernel sees of its picture. Raises ValueError where forms do not fit, as machine
-        code would not."""
+        which may be written ``over``, no less than ``least`` and no more than ``most``. A value
+        depends on nothing but what the kernel sees of its picture. Raises ValueError where forms do
+        not fit, as machine code would not."""
         (outer, inner), (count, channels, high, wide) = self.weight.shape[:2], maps.shape
         high, wide = (-(-length // self.step) for length in (high, wide))
         form = (count, outer, high, wide)
@@ -46,7 +50,7 @@ class Convolution(ABC):
             made = added
         else:
             made = maps.new_empty((count, high, wide, outer)).permute(0, 3, 1, 2)
-        self.make(maps, bias, added, made, least)
+        self.make(maps, bias, added, made, (least, most))
         return made
 
     def makes_once(self, maps: Tensor) -> bool:
@@ -60,7 +64,7 @@ class Convolution(ABC):
 
     @abstractmethod
     def make(
-        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, least: float
+        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, bounds: Bounds
     ) -> None:
         """Fill ``made``, which may be what is added."""
 

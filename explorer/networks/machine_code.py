@@ -29,6 +29,8 @@ FUSED = ("contract",)
 
 Takes = tuple[Sequence[str], Sequence[str], Sequence[str]]
 """What a function takes, by name: addresses of single precision numbers, whole numbers, numbers."""
+BOUNDS = ("least", "most")
+"""What values are no less and no more than."""
 OVERLAPPING = {"added", "made"}
 """Addresses that may be one and the same; all others are apart."""
 
@@ -153,9 +155,15 @@ class Code:
             total = b.fadd(total, value, flags=FUSED)
         return total
 
-    def no_less(self, b: ir.IRBuilder, value: Any, least: Any) -> Any:
-        """The larger one; a value that is no number stays so."""
-        return b.select(b.fcmp_ordered("<", value, least), least, value)
+    def bounds(self, b: ir.IRBuilder, it: Any) -> list[Any]:
+        """Vectors of those of BOUNDS."""
+        return [self.repeated(b, getattr(it, name)) for name in BOUNDS]
+
+    def cut(self, b: ir.IRBuilder, value: Any, bounds: Sequence[Any]) -> Any:
+        """A value, or the bound that it is beyond; one that is no number stays so."""
+        for beyond, bound in zip("<>", bounds, strict=True):
+            value = b.select(b.fcmp_ordered(beyond, value, bound), bound, value)
+        return value
 
 
 def at(b: ir.IRBuilder, pointer: Any, *offsets: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from llvmlite import ir
 
 from explorer.networks.machine_code import (
+    BOUNDS,
     INT,
     ONE,
     Registers,
@@ -20,15 +21,15 @@ from explorer.networks.product_code import ProductCode
 CONVOLVE: Takes = (
     ("maps", "kernels", "bias", "added", "made", "chosen"),
     ("inner", "outer", "high", "wide", "step", "tall", "broad", "whole", "first", "last", "block"),
-    ("least",),
+    BOUNDS,
 )
 
 
 class PointCode(ProductCode):
     """``plain`` makes the places from ``first`` to ``last``, as many as registers have rows at
     least, of maps [N,tall,broad,outer] from every ``step``-th line and column of maps
-    [N,high,wide,inner], by kernels [outer / width,inner,width], plus bias [outer], and no less than
-    ``least``; ``adding`` also adds added, of the form of what is made. Code for ``every`` place is
+    [N,high,wide,inner], by kernels [outer / width,inner,width], plus bias [outer], within
+    BOUNDS; ``adding`` also adds added, of the form of what is made. Code for ``every`` place is
     quicker where steps are of one. Of a ``block`` of places all channels are made before those of
     the next one, so that it stays in the cache."""
 
@@ -41,7 +42,7 @@ class PointCode(ProductCode):
 
     def _write(self, name: str, adding: bool) -> None:
         b, it = self.function(name, CONVOLVE)
-        least = self.repeated(b, it.least)
+        bounds = self.bounds(b, it)
 
         def end(place: Any, channel: Any, row: int) -> Any:
             return b.add(b.mul(b.add(place, INT(row)), it.outer), channel)
@@ -62,7 +63,7 @@ class PointCode(ProductCode):
                     values = [b.load(total), own]
                     if adding:
                         values.append(self.load(b, at(b, it.added, start, INT(lane))))
-                    value = self.no_less(b, self.plus(b, *values), least)
+                    value = self.cut(b, self.plus(b, *values), bounds)
                     self.store(b, value, at(b, it.made, start, INT(lane)))
         b.ret_void()
 

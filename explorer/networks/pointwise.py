@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from explorer.networks.cores import divided
-from explorer.networks.laid_out import Convolution, addresses
+from explorer.networks.laid_out import Bounds, Convolution, addresses
 from explorer.networks.machine_code import Registers, registers, second_cache
 from explorer.networks.point_code import PointCode
 
@@ -47,7 +47,7 @@ class Pointwise(Convolution):
         return _places(maps, self.step) % self._code.shape.rows == 0
 
     def make(
-        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, least: float
+        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, bounds: Bounds
     ) -> None:
         (outer, inner), code = self.weight.shape[:2], self._code
         rows, places = code.shape.rows, _places(maps, self.step)
@@ -61,7 +61,7 @@ class Pointwise(Convolution):
             first, last = part
             end = places if last == groups else rows * last
             chosen = maps.new_empty(code.choices(inner, block))
-            convolve(*at, *addresses(chosen), *sizes, rows * first, end, block, least)
+            convolve(*at, *addresses(chosen), *sizes, rows * first, end, block, *bounds)
 
         divided(work, groups, rows * inner * outer)
 

@@ -14,6 +14,7 @@ import numpy as np
 from llvmlite import ir
 
 from explorer.networks.machine_code import (
+    BOUNDS,
     FUSED,
     INT,
     LINE,
@@ -31,7 +32,7 @@ PREPARE: Takes = (("weights", "kernels"), ("inner", "outer", "first", "last"), (
 CONVOLVE: Takes = (
     ("maps", "kernels", "bias", "added", "made", "spread", "products", "nothing", "sink", "chosen"),
     ("high", "wide", "inner", "outer", "whole", "first", "last", "block"),
-    ("least",),
+    BOUNDS,
 )
 OVERLAP = 2
 """Columns that a window has in common with the one before."""
@@ -44,8 +45,8 @@ class TileCode(ProductCode):
 
     ``prepare`` makes kernels [n n,outer / width,inner,width] of weights [3,3,inner,outer], for
     inputs from ``first`` to ``last``. ``convolve`` makes the tiles from ``first`` to ``last`` of
-    maps [N,high,wide,inner], plus bias [outer] and added (unless it is null), and no less than
-    ``least``. It needs ``room`` for a ``block`` of tiles, a multiple of the rows of registers:
+    maps [N,high,wide,inner], plus bias [outer] and added (unless it is null), within
+    BOUNDS. It needs ``room`` for a ``block`` of tiles, a multiple of the rows of registers:
     spread [n n,block,inner] and products [n n,block,outer], rounded up to their width;
     ``nothing``, as many zeros as a place has channels; and a ``sink`` of that size.
     """
@@ -134,7 +135,7 @@ class TileCode(ProductCode):
     def _gather(self) -> ir.IRBuilder:
         """The tiles of products, with what is added, in their places."""
         b, it = self.function("gather", CONVOLVE)
-        least = self.repeated(b, it.least)
+        bounds = self.bounds(b, it)
         apart = b.mul(ceil(b, it.outer, self.shape.width), INT(self.shape.width))
         plane = _plane(b, it.block, apart)
         given = b.icmp_unsigned("!=", b.ptrtoint(it.added, INT), INT(0))
@@ -159,7 +160,7 @@ class TileCode(ProductCode):
                 made = zip(self._both(b, self._tile, rows), _flat(ends), _flat(more), strict=True)
                 for value, end, extra in made:
                     total = self.plus(b, value, bias, self.load(b, at(b, extra, channel)))
-                    self.store(b, self.no_less(b, total, least), at(b, end, channel))
+                    self.store(b, self.cut(b, total, bounds), at(b, end, channel))
         return b
 
     def _inside(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from explorer.networks.cores import divided
-from explorer.networks.laid_out import Convolution, addresses
+from explorer.networks.laid_out import Bounds, Convolution, addresses
 from explorer.networks.machine_code import Registers, registers
 from explorer.networks.tile_code import TileCode
 
@@ -80,7 +80,7 @@ class Tiled(Convolution):
         self._code = _code(side, registers())
 
     def make(
-        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, least: float
+        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, bounds: Bounds
     ) -> None:
         (count, _, high, wide), (outer, inner) = maps.shape, self.weight.shape[:2]
         nothing, planes = maps.new_zeros(max(inner, outer)), (self.side + 2) ** 2
@@ -95,7 +95,7 @@ class Tiled(Convolution):
             sink = maps.new_empty(outer)
             chosen = maps.new_empty(self._code.choices(inner, block))
             room = addresses(spread, products, nothing, sink, chosen)
-            self._code.convolve(*at, *room, *sizes, *part, block, least)
+            self._code.convolve(*at, *room, *sizes, *part, block, *bounds)
 
         divided(work, tiles, planes * inner * outer)
 
