@@ -59,6 +59,16 @@ class Part:
     columns: Any
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A vector of channels, by their numbers, the ``values`` of each of some rows, as whole
+    numbers, and which channels are ``open``."""
+
+    channels: Any
+    values: Sequence[Any]
+    open: Any
+
+
 class OpenChannels(ABC):
     """A way to note them: whole numbers, ``each`` so many of a channel and some ``more``, of which
     the first tells how many there are, in numbers of ``step``."""
@@ -75,8 +85,8 @@ class OpenChannels(ABC):
         """Those of some ``rows`` of ``it.inner`` channels: one at least, and all if ``it.whole`` is
         not zero."""
         code, lanes, nothing = self._code, self._code.shape.lanes, self._nothing
-        some, whole = ir.VectorType(ir.IntType(1), lanes), code.wholes.as_pointer()
-        masked = code.intrinsic("llvm.masked.load", whole, some, code.wholes, ending=".p0")
+        flags, whole = ir.VectorType(ir.IntType(1), lanes), code.wholes.as_pointer()
+        masked = code.intrinsic("llvm.masked.load", whole, flags, code.wholes, ending=".p0")
         lists = self._lists(b, these, it.inner)
         with b.goto_entry_block():
             count = b.alloca(INT)
@@ -92,13 +102,14 @@ class OpenChannels(ABC):
             for value in values:
                 together = b.or_(together, value)
             size = b.and_(together, ir.Constant(code.wholes, [MAGNITUDE] * lanes))
-            found = b.and_(there, b.icmp_unsigned("!=", b.or_(size, kept), nothing))
-            b.store(self._put(b, lists, b.load(count), channels, values, found), count)
+            some = b.and_(there, b.icmp_unsigned("!=", b.or_(size, kept), nothing))
+            seen = Seen(channels, values, some)
+            b.store(self._put(b, lists, b.load(count), seen), count)
         for each in lists:  # what is ahead of the last one, or the first one where there is none
             self._store(b, nothing, each, b.load(count))
-        some = b.icmp_signed("<", b.load(count), INT(self.step))
-        count = b.select(some, INT(self.step), b.load(count))
-        b.store(b.trunc(count, SHORT), these)
+        none = b.icmp_signed("<", b.load(count), INT(self.step))
+        noted = b.select(none, INT(self.step), b.load(count))
+        b.store(b.trunc(noted, SHORT), these)
 
     def _store(self, b: ir.IRBuilder, values: Any, start: Any, offset: Any) -> None:
         place = b.bitcast(at(b, start, offset), self._code.wholes.as_pointer())
@@ -124,17 +135,9 @@ class OpenChannels(ABC):
         """Where things are noted."""
 
     @abstractmethod
-    def _put(
-        self,
-        b: ir.IRBuilder,
-        lists: Sequence[Any],
-        count: Any,
-        channels: Any,
-        values: Sequence[Any],
-        found: Any,
-    ) -> Any:
-        """Note which of a vector of channels were ``found``, after ``count`` others, whose values
-        in each row are given; how many there are now."""
+    def _put(self, b: ir.IRBuilder, lists: Sequence[Any], count: Any, seen: Seen) -> Any:
+        """Note the open channels of those that were seen, after ``count`` others; how many there
+        are now."""
 
     @abstractmethod
     def add_up(self, b: ir.IRBuilder, sums: Sums, part: Part, these: Any) -> None:
@@ -151,22 +154,14 @@ class Listed(OpenChannels):
         """Of numbers, and of where columns begin, as LLVM lacks registers to work out either."""
         return [at(b, these, INT(LINE)), at(b, these, inner, INT(2 * LINE))]
 
-    def _put(
-        self,
-        b: ir.IRBuilder,
-        lists: Sequence[Any],
-        count: Any,
-        channels: Any,
-        values: Sequence[Any],
-        found: Any,
-    ) -> Any:
+    def _put(self, b: ir.IRBuilder, lists: Sequence[Any], count: Any, seen: Seen) -> Any:
         wholes = self._code.wholes
-        kind = wholes, found.type, wholes
+        kind = wholes, seen.open.type, wholes
         compress = self._code.intrinsic("llvm.experimental.vector.compress", *kind)
-        packed = b.call(compress, [channels, found, self._nothing])
+        packed = b.call(compress, [seen.channels, seen.open, self._nothing])
         for each, made in zip(lists, (packed, self._columns(b, packed)), strict=True):
             self._store(b, made, each, count)
-        more = b.ctpop(b.bitcast(found, ir.IntType(self._code.shape.lanes)))
+        more = b.ctpop(b.bitcast(seen.open, ir.IntType(self._code.shape.lanes)))
         return b.add(count, b.zext(more, INT))
 
     def add_up(self, b: ir.IRBuilder, sums: Sums, part: Part, these: Any) -> None:
@@ -212,19 +207,11 @@ class Copied(OpenChannels):
     def _lists(self, b: ir.IRBuilder, these: Any, inner: Any) -> list[Any]:
         return [at(b, these, INT(LINE))]
 
-    def _put(
-        self,
-        b: ir.IRBuilder,
-        lists: Sequence[Any],
-        count: Any,
-        channels: Any,
-        values: Sequence[Any],
-        found: Any,
-    ) -> Any:
-        """Each is copied, and the next one over it if it was not found."""
-        columns = [self._columns(b, channels)] * (RECORD - len(values))
-        bits = b.zext(b.bitcast(found, ir.IntType(RECORD)), INT)
-        for number, record in enumerate(_turned(b, [*values, *columns])):
+    def _put(self, b: ir.IRBuilder, lists: Sequence[Any], count: Any, seen: Seen) -> Any:
+        """Each is copied, and the next one over it if it is not open."""
+        columns = [self._columns(b, seen.channels)] * (RECORD - len(seen.values))
+        bits = b.zext(b.bitcast(seen.open, ir.IntType(RECORD)), INT)
+        for number, record in enumerate(_turned(b, [*seen.values, *columns])):
             self._store(b, record, lists[0], count)
             one = b.and_(b.lshr(bits, INT(number)), ONE)
             count = b.add(count, b.mul(one, INT(RECORD)))
