@@ -142,3 +142,21 @@ def test_many_places_of_points_go_by_code_of_our_own(
     near["atol"] = 1e-5 * float(truth.abs().max())
     torch.testing.assert_close(found[1], truth, **near)
     assert bool(quick) == down
+
+
+@pytest.mark.parametrize(("count", "own"), [(15, True), (14, False)])
+def test_with_avx2_fewer_places_and_weights_are_enough(
+    count: int, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = counted(monkeypatch, pointwise.Pointwise)
+    for module in (pointwise, convolutions):
+        monkeypatch.setattr(module, "registers", lambda: PROCESSORS["avx2"])
+    conv = layer(nn.Conv2d(16, 32, 1)).float()
+    x = normal(count, 16, 7, 5).float()
+    truth = conv(x)
+    output, pull = convolved(conv, dict(conv.named_parameters()), x, truth)
+    torch.testing.assert_close(output(), truth)
+    gradients = normal(1, *truth.shape, seed=3).float()
+    found = F.conv_transpose2d(gradients[0], conv.weight)
+    torch.testing.assert_close(pull(gradients)[0][0], found)
+    assert len(quick) == 2 * own

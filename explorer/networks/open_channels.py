@@ -200,7 +200,8 @@ class Listed(OpenChannels):
 
 class Copied(OpenChannels):
     """By a copy of their values in all rows and where their columns begin, so that one register
-    tells where all of it lies and nothing falls into the same part of a cache."""
+    tells where all of it lies and nothing falls into the same part of a cache. For registers of
+    RECORD lanes, and fewer rows than that."""
 
     each, more, step = RECORD, 2 * LINE, RECORD
 
