@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 Seconds = Mapping[str, np.ndarray]
 """Of each variant, f64[R]: the seconds it took in each round."""
@@ -29,6 +30,8 @@ def interleave(variants: Mapping[str, Callable[[], Any]], rounds: int, warm: int
         for name in drawn.permutation(list(variants)).tolist():
             start = time.perf_counter()
             told = variants[name]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             spent = time.perf_counter() - start
             if number >= warm:
                 found[name].append(told if isinstance(told, float) else spent)

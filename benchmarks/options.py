@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFilter
 
 from explorer.answers.room import Room
+from explorer.compute.device import choose_device
 from explorer.compute.device_lab import DeviceLab
 from explorer.images import sets
 from explorer.keys import Identity, Question
@@ -37,13 +40,18 @@ class Options:
     peer: str
     folder: Path
 
+    @property
+    def device(self) -> torch.device:
+        """Where networks run: as everywhere, what EXPLORER_DEVICE says."""
+        return choose_device(_where())
+
 
 class Bench:
     """A workspace over the pictures with a store of its own."""
 
     def __init__(self, options: Options, network: str = NETWORK, weights: str = WEIGHTS) -> None:
         cache = Path(tempfile.mkdtemp(dir=options.folder))
-        settings = load_settings({"EXPLORER_CACHE_DIR": str(cache)})
+        settings = load_settings({"EXPLORER_CACHE_DIR": str(cache), "EXPLORER_DEVICE": _where()})
         self.workspace = Workspace("bench", network, weights, str(options.pictures), "conse")
         self.images = sets.open_set(str(options.pictures), settings.data_dir)
         self.identity = Identity(identity(network, weights), self.images.digest)
@@ -57,6 +65,10 @@ class Bench:
 
     def question(self, kind: str, subject: str = "") -> Question:
         return Question(kind, self.workspace, subject)
+
+
+def _where() -> str:
+    return os.environ.get("EXPLORER_DEVICE", "auto")
 
 
 def silent(fraction: float, message: str) -> None:

@@ -4,8 +4,8 @@ Reads one JSON object a line and answers with one: {"lower", "upper", "channel",
 gives the seconds that conditional attribution took. "pictures" is a file of float32 [B,3,H,W]; with
 "found", another file is written, the relevance [B,D] of the lower channels; with "exact", without
 the eps that zennit's canoniser leaves in merged batch norms. The first line says the
-network: {"network": a file of its weights}. ResNet50 of torchvision, whose parts carry the names of
-ours.
+network, {"network": a file of its weights, "device": its name}: ResNet50 of torchvision, whose
+parts carry the names of ours.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ from zennit.torchvision import ResNetCanonizer
 
 def main() -> None:
     """Answer until the input ends."""
+    torch.backends.cudnn.allow_tf32 = False  # single precision on a GPU too, as ours is
     model = torchvision.models.resnet50(weights=None)
-    model.load_state_dict(torch.load(asked()["network"], weights_only=True))
-    attribution = CondAttribution(model.eval())
+    first = asked()
+    model.load_state_dict(torch.load(first["network"], weights_only=True))
+    attribution = CondAttribution(model.eval().to(first["device"]))
     print(json.dumps({"torch": torch.__version__}), flush=True)
     for line in sys.stdin:
         question = json.loads(line)
-        x = torch.load(question["pictures"], weights_only=True)
+        x = torch.load(question["pictures"], weights_only=True, map_location=first["device"])
         start = time.perf_counter()
         found = relevance(attribution, x, question)
+        if found.is_cuda:
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         if "found" in question:
-            torch.save(found, question["found"])
+            torch.save(found.cpu(), question["found"])
         print(json.dumps({"seconds": seconds}), flush=True)
 
 
@@ -51,7 +55,7 @@ class Exact(EpsilonPlusFlat):  # type: ignore[misc]
         super().register(module)
         self.left = {m: m.eps for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)}
         for norm in self.left:
-            norm.eps = 0.0
+            norm.eps = torch.finfo(torch.float32).tiny  # zero is refused by some versions
 
     def remove(self) -> None:
         for norm, eps in getattr(self, "left", {}).items():

@@ -1,7 +1,7 @@
 """The peer's scan of four blocks of ResNet50, in batches of 50; run by a Python with zennit-crp.
 
-{"pictures": paths, "folder": name} comes on stdin; the seconds, by the clock and of the processor,
-go to stdout.
+{"pictures": paths, "folder": name, "device": name} comes on stdin; the seconds, by the clock and of
+the processor, go to stdout.
 """
 
 from __future__ import annotations
@@ -51,11 +51,14 @@ class Pictures(torch.utils.data.Dataset[Any]):
 def main() -> None:
     """Scan once what stdin names."""
     asked = json.loads(sys.stdin.readline())
-    model = torchvision.models.resnet50(weights=None).eval()
+    torch.backends.cudnn.allow_tf32 = False  # single precision on a GPU too, as ours is
+    model = torchvision.models.resnet50(weights=None).eval().to(asked["device"])
     layers = {name: ChannelConcept() for name in LAYERS}
     pictures = Pictures(asked["pictures"])
     scan = FeatureVisualization(CondAttribution(model), pictures, layers, path=asked["folder"])
     composite = EpsilonPlusFlat(canonizers=[ResNetCanonizer()])
+    with torch.no_grad():
+        model(torch.zeros(BATCH, 3, 224, 224, device=asked["device"]))  # libraries are loaded
     start, before = time.perf_counter(), time.process_time()
     with contextlib.redirect_stdout(sys.stderr):
         scan.run(composite, 0, len(pictures), BATCH)

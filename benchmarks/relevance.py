@@ -22,8 +22,10 @@ from explorer.compute.passes import batch
 from explorer.networks.zoo import load
 from explorer.records import BadInput, Neuron, ReferenceQuery, References
 
-REFERENCES, OF_THE_PEER, PER_PICTURE = 100, 10, 64
-"""References of a neuron; how many of them the peer is given; neurons that cite one picture."""
+REFERENCES, PER_PICTURE = 100, 64
+"""References of a neuron; neurons that cite one picture."""
+OF_THE_PEER = {"cpu": 10, "cuda": REFERENCES}
+"""How many of the references the peer is given, by the kind of device."""
 PAIRS = {"near_": ("layer4.1", "layer4"), "": ("layer3", "layer4")}
 """Lower and upper layer: within layer4, and over the whole of it, which is PURE's pair."""
 RULES = ("gradient", "lrp")
@@ -43,8 +45,9 @@ def measure(options: Options) -> dict[str, Any]:
         return _milliseconds(interleave(variants, rounds))
     with _peer(options) as peer:
         pictures = options.folder / "pictures.pt"
-        x = batch(bench.lab(), np.arange(OF_THE_PEER))
-        torch.save(x.contiguous(), pictures)
+        count = OF_THE_PEER[options.device.type]
+        x = batch(bench.lab(), np.arange(count) % len(bench.images))
+        torch.save(x.cpu().contiguous(), pictures)
         apart = _difference(bench, peer, pictures, x)
         theirs = {
             f"peer_{short}{rule}": lambda s=short, r=rule: peer(s, r, pictures)["seconds"]
@@ -52,7 +55,7 @@ def measure(options: Options) -> dict[str, Any]:
             for rule in RULES
         }
         found = interleave(variants | theirs, rounds)
-    return _milliseconds(found) | _ratios(found) | apart
+    return _milliseconds(found, count) | _ratios(found, count) | apart
 
 
 def _alone(bench: Bench, numbers: Iterator[int]) -> dict[str, Ask]:
@@ -122,29 +125,30 @@ def _of_maps(
     }
 
 
-def _pairs(name: str) -> int:
+def _pairs(name: str, of_the_peer: int) -> int:
     """How many pairs of a picture and a neuron a variant works through."""
     if name.startswith("peer"):
-        return OF_THE_PEER
+        return of_the_peer
     return 2 * PER_PICTURE if name.endswith("_shared") else REFERENCES
 
 
-def _milliseconds(found: Seconds) -> dict[str, float]:
+def _milliseconds(found: Seconds, of_the_peer: int = 0) -> dict[str, float]:
     """Of a neuron: of 100 pairs."""
     figures: dict[str, float] = {}
     for name, seconds in found.items():
-        figures |= spread(f"{name}_ms", 1000 * seconds * REFERENCES / _pairs(name))
+        figures |= spread(f"{name}_ms", 1000 * seconds * REFERENCES / _pairs(name, of_the_peer))
     return figures
 
 
-def _ratios(found: Seconds) -> dict[str, float]:
+def _ratios(found: Seconds, of_the_peer: int) -> dict[str, float]:
     """How many times as long the peer takes for a pair."""
     figures: dict[str, float] = {}
     for name, seconds in found.items():
         if not name.startswith("peer"):
             what = re.sub("^relevance_|_(cold|maps|shared)$", "", name)
-            peer = found[f"peer_{what}"] / OF_THE_PEER
-            figures |= spread(f"{name}_over_peer", peer / (seconds / _pairs(name)))
+            peer = found[f"peer_{what}"] / of_the_peer
+            own = seconds / _pairs(name, of_the_peer)
+            figures |= spread(f"{name}_over_peer", peer / own)
     return figures
 
 
@@ -165,7 +169,7 @@ def _difference(
                 file = pictures.with_name("found.pt")
                 peer(short, rule, pictures, found=str(file), **more)
                 theirs = torch.load(file, weights_only=True)
-                apart = float((ours - theirs).abs().max() / theirs.abs().max())
+                apart = float((ours.cpu() - theirs).abs().max() / theirs.abs().max())
                 figures[f"relevance_{short}{rule}_difference{what}"] = apart
     return figures
 
@@ -199,7 +203,7 @@ def _peer(options: Options) -> Iterator[Callable[..., Any]]:
         return say({**about, "pictures": str(pictures), **more})
 
     try:
-        say({"network": str(weights)})
+        say({"network": str(weights), "device": str(options.device)})
         yield ask
     finally:
         to.close()

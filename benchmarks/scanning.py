@@ -16,8 +16,7 @@ import torch
 from benchmarks.interleaved import interleave, spread
 from benchmarks.options import NETWORK, WEIGHTS, Bench, Options, silent
 from explorer.arrays import ScanArrays
-from explorer.compute.decoding import Decoder
-from explorer.compute.scan import scan, to_input
+from explorer.compute.scan import CUDA_BATCH, decoder, scan, to_input
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import PRECISIONS, ImageSet
@@ -31,11 +30,13 @@ BLOCKS = (
     *("layer1", "layer2", "layer3", "layer4"),
     *("blocks.2.1.bn1", "blocks.3.2.bn1", "blocks.4.2.bn1", "blocks.5.3.bn2"),
 )
-BATCH = 32
-"""Pictures of the bare pass at once, and of decoding."""
-PEER_PICTURES = 100
+BATCH = {"cpu": 32, "cuda": CUDA_BATCH}
+"""Pictures of the bare pass at once, by the kind of device."""
+PEER_PICTURES = {"cpu": 100, "cuda": 500}
 SCANNED = {"resnet50": 384, "lite0": 2048}
-"""How many pictures each scan of a round takes, and each bare pass."""
+"""How many pictures each scan of a round takes, and each bare pass, on a CPU."""
+CUDA_TIMES = 16
+"""How many times as many where a GPU is: the same again, if there are fewer."""
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -45,8 +46,8 @@ def measure(options: Options) -> dict[str, Any]:
         images = Bench(options, *source).images
         loaded = load(*source)
         for precision in PRECISIONS[:1] if options.quick else PRECISIONS:
-            network = Network.build(loaded, "cpu", precision)
-            count = min(SCANNED[name] // (4 if options.quick else 1), len(images))
+            network = Network.build(loaded, options.device, precision)
+            count = _count(name, images, options) // (4 if options.quick else 1)
             figures |= _compare(f"{name}_{precision}", network, images, count, options)
     figures["scan_over_bare_forward"] = figures["scan_resnet50_float32_over_bare_forward"]
     return figures | (beside_peer(options) if options.peer else {})
@@ -55,8 +56,8 @@ def measure(options: Options) -> dict[str, Any]:
 def beside_peer(options: Options) -> dict[str, float]:
     """How many times as fast as zennit-crp's scan of the same layers ours is, in turn with it."""
     images, loaded = Bench(options).images, load(*NETWORKS["resnet50"])
-    networks = {each: Network.build(loaded, "cpu", each) for each in PRECISIONS}
-    part = cut(images, min(SCANNED["resnet50"], len(images)))
+    networks = {each: Network.build(loaded, options.device, each) for each in PRECISIONS}
+    part = cut(images, _count("resnet50", images, options))
 
     def ours(network: Network) -> Callable[[], None]:
         return lambda: whole(network, part, blocks(network), options.folder)
@@ -67,7 +68,7 @@ def beside_peer(options: Options) -> dict[str, float]:
     variants["peer"] = lambda: peer(options, images)
     seconds = interleave(variants, 1 if options.quick else 3, warm=0)
     speed = {name: len(part) / each for name, each in seconds.items()}
-    speed["peer"] = PEER_PICTURES / seconds["peer"]
+    speed["peer"] = PEER_PICTURES[options.device.type] / seconds["peer"]
     figures = spread("scan_resnet50_peer_images_per_s", speed["peer"])
     for precision in PRECISIONS:
         name = f"scan_resnet50_{precision}_over_peer"
@@ -77,9 +78,10 @@ def beside_peer(options: Options) -> dict[str, float]:
 
 def peer(options: Options, images: ImageSet) -> float:
     """The seconds that zennit-crp's scan of the first pictures takes, in a process of its own."""
-    paths = [str(Path(images.root) / path) for path in images.paths[:PEER_PICTURES]]
+    given = cut(images, PEER_PICTURES[options.device.type])
+    paths = [str(Path(images.root) / path) for path in given.paths]
     folder = tempfile.mkdtemp(dir=options.folder)
-    asked = {"pictures": paths, "folder": folder}
+    asked = {"pictures": paths, "folder": folder, "device": str(options.device)}
     command = [options.peer, str(Path(__file__).with_name("peer_scan.py"))]
     run = subprocess.run(
         command, input=json.dumps(asked), capture_output=True, text=True, check=True
@@ -90,8 +92,9 @@ def peer(options: Options, images: ImageSet) -> float:
 def _compare(
     name: str, network: Network, images: ImageSet, count: int, options: Options
 ) -> dict[str, float]:
-    count -= count % BATCH
-    batches = [torch.randn(BATCH, 3, *[network.info.preprocess.crop] * 2) for _ in range(4)]
+    size = BATCH[network.device.type]
+    count = max(size, count - count % size)
+    batches = [_random(network, size) for _ in range(4)]
     every = [layer.name for layer in network.info.layers if layer.rectified]
     four = blocks(network)
     part = cut(images, count)
@@ -132,16 +135,31 @@ def blocks(network: Network) -> list[str]:
     return [name for name in BLOCKS if name in {layer.name for layer in network.info.layers}]
 
 
+def _count(name: str, images: ImageSet, options: Options) -> int:
+    """How many pictures a scan of a network takes."""
+    if options.device.type == "cuda":
+        return CUDA_TIMES * SCANNED[name]
+    return min(SCANNED[name], len(images))
+
+
 def cut(images: ImageSet, count: int) -> ImageSet:
-    """The first pictures of a set."""
-    few = slice(0, count)
-    about = (images.name, images.root, images.digest, images.paths[few], images.labels[few])
-    return ImageSet(*about, images.label_names, images.sources[few], images.credits)
+    """The first pictures of a set, and then again from the first."""
+    at = np.arange(count) % len(images)
+    paths = tuple(images.paths[i] for i in at)
+    about = (images.name, images.root, images.digest, paths, images.labels[at])
+    return ImageSet(*about, images.label_names, images.sources[at], images.credits)
+
+
+def _random(network: Network, size: int) -> torch.Tensor:
+    """Pictures of noise, as the network takes them."""
+    side = network.info.preprocess.crop
+    made = torch.randn(size, 3, side, side).to(network.device, network.dtype)
+    return made.contiguous(memory_format=torch.channels_last)
 
 
 def bare(network: Network, batches: Sequence[torch.Tensor], count: int) -> None:
     """A forward pass of ``count`` pictures that are there already."""
-    for number in range(count // BATCH):
+    for number in range(count // len(batches[0])):
         network.logits(batches[number % len(batches)])
 
 
@@ -154,6 +172,6 @@ def whole(network: Network, images: ImageSet, layers: Sequence[str], folder: Pat
 
 
 def decode(network: Network, images: ImageSet) -> int:
-    """Decoding alone, in one thread."""
-    decoder = Decoder(images.root, network.info.preprocess, BATCH)
-    return sum(len(to_input(each.pixels, network)) for each in decoder.batches(images.paths))
+    """Decoding alone, by as many threads as in a scan."""
+    batches = decoder(network, images.root).batches(images.paths)
+    return sum(len(to_input(each.pixels, network)) for each in batches)

@@ -21,7 +21,7 @@ from explorer.scan_files import Manifest, shard_folder
 
 SHARD_IMAGES = 65_536
 BLOCK_IMAGES = 4096
-BLOCK_BYTES = 128 * 2**20
+BLOCK_BYTES = 512 * 2**20
 BLOCK_SECONDS = 10.0
 """A block is written when it holds this many images or bytes, or is this old: what a kill costs."""
 HANDS = 2

@@ -26,8 +26,9 @@ from tiny import (
 from torch import Tensor
 
 from explorer.compute import attribution
-from explorer.compute.scan import launch
-from explorer.networks.graph import Network
+from explorer.compute.scan import _pooled, launch
+from explorer.networks import cudnn
+from explorer.networks.graph import DTYPES, Network
 from explorer.networks.zoo import load
 from explorer.records import PRECISIONS
 
@@ -147,3 +148,55 @@ def test_no_batch_of_a_scan_waits_for_the_device(
         collect = launch(network, views, [LOWER, LAYER])
         assert not asked
         assert set(collect()) == {LOWER, LAYER}
+
+
+@pytest.mark.parametrize("source", ["torchvision:resnet18", "torchvision:mobilenet_v2"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_convolutions_go_by_cudnn(
+    source: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In single precision by maps that lie channels first; slices take them channels last."""
+    here = Network.build(load(source, "random:0"), "cpu", precision)
+    side = here.info.preprocess.crop
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    upper, lower = here.info.layers[-1].name, here.info.layers[-4].name
+    wanted = here.features(x, [lower, upper])
+    pretend(monkeypatch)
+    with Elsewhere():
+        there = Network.build(load(source, "random:0"), CUDA, precision)
+        seen: list[tuple[bool, bool]] = []
+
+        def convolution(module: Any, x: Tensor, other: Tensor | None, cut: bool) -> Tensor:
+            made = cudnn_convolution(module, x, other, cut)
+            seen.append((made.is_contiguous(), other is not None))
+            return made
+
+        cudnn_convolution = cudnn.convolution
+        monkeypatch.setattr(cudnn, "convolution", convolution)
+        for layer, found in there.features(x, [lower, upper]).items():
+            scale = float(wanted[layer].float().abs().max())
+            near = {"rtol": 0, "atol": scale * (1e-5 if precision == "float32" else 0.03)}
+            torch.testing.assert_close(found.cpu(), wanted[layer], **near)
+        assert len(seen) > 15
+        if precision == "float32":
+            assert all(first for first, _ in seen)
+            assert any(added for _, added in seen)
+        piece = there.slice(lower, upper)
+        for each in there.inputs(x, piece):
+            assert each.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_maxima_are_those_of_the_cpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    maps = torch.randint(-3, 4, (3, 20, 5, 7), generator=drawn).to(DTYPES[precision])
+    for layout in (torch.channels_last, torch.contiguous_format):
+        laid = maps.contiguous(memory_format=layout)
+        truth = _pooled(laid)
+        with monkeypatch.context() as patch:
+            pretend(patch)
+            with Elsewhere():
+                found = [each.cpu() for each in _pooled(There(laid))]
+        assert torch.equal(found[0], truth[0])
+        assert torch.equal(found[2].long(), truth[2].long()), "the first of several"
+        torch.testing.assert_close(found[1], truth[1])

@@ -25,9 +25,10 @@ from explorer.networks.slices import Slice
 from explorer.records import BadInput
 
 ATTRIBUTIONS = ("gradient", "raising", "sensitivity", "lrp")
-WIDTH, HELD = 512, 1 << 26
+WIDTH, HELD = {"cpu": 512, "cuda": 2048}, {"cpu": 1 << 26, "cuda": 1 << 28}
 """Pairs that come down at once, where so many ask the same images, and how many values the largest
-of their maps may have. With more turns of an image, choosing what is open costs less for each."""
+of their maps may have, by the kind of device. With more turns of an image, choosing what is open
+costs less for each."""
 
 PIECE = 1 << 20
 """Values that are multiplied and added up at once."""
@@ -146,7 +147,7 @@ def _pulled(
         starts = _starts(values, seed, places).reshape(-1, *z.shape[2:])
         turns = _turns(image)
         count = int(turns.max()) + 1
-        at_once = _at_once(count, len(images), propagation.largest())
+        at_once = _at_once(count, len(images), propagation.largest(), z.device.type)
         for first in range(0, count, at_once):
             now = (turns >= first) & (turns < first + at_once)
             at = turns[now] - first, image[now]
@@ -162,9 +163,9 @@ def _of(values: Tensor, images: Tensor) -> Tensor:
     return values if len(images) == len(values) else values[images]
 
 
-def _at_once(count: int, images: int, values: int) -> int:
+def _at_once(count: int, images: int, values: int, device: str) -> int:
     """How many of the turns of images come down at once, whose largest maps have some values."""
-    limit = max(1, min(WIDTH // images, HELD // values))
+    limit = max(1, min(WIDTH[device] // images, HELD[device] // values))
     even = math.ceil(count / math.ceil(count / limit))
     return even if even < STEP else math.ceil(even / STEP) * STEP
 

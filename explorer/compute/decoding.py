@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,13 +17,16 @@ import numpy as np
 import torch
 
 from explorer.images.pictures import view
+from explorer.images.reader import Reader
 from explorer.records import BadInput, Preprocess
 
 AHEAD = 3
-"""Batches that wait for the device, beside one in the hands of each thread."""
+"""Batches that wait for the device, beside what is in the hands of each thread."""
 PATIENCE_SECONDS = 60.0
 """A picture that takes longer (a file made to be slow, a disk that hangs) is left out."""
 GLANCE_SECONDS = 1.0
+
+LOG = logging.getLogger(__name__)
 
 Unreadable = tuple[int, str, str]  # offset in the batch, relative path, reason
 
@@ -37,17 +42,23 @@ class Views:
 
 @dataclass
 class _Task:
-    """A batch in the making, and since when its thread has been at which picture."""
+    """A part of a batch in the making, ``pixels`` u8[b,S,S,3] from its picture ``first`` on, and
+    since when its thread has been at which picture."""
 
     paths: Sequence[str]
+    pixels: np.ndarray
+    first: int
     at: str = ""
     since: float = field(default_factory=time.monotonic)
-    made: Future[Views] = field(default_factory=Future)
+    left: bool = False  # what its thread still makes is of no use
+    made: Future[list[Unreadable]] = field(default_factory=Future)
 
 
 class Decoder:
-    """Makes batches of pictures under ``root`` by ``threads`` threads; ``pinned`` puts them where a
-    CUDA device reads them by itself."""
+    """Makes batches of pictures under ``root`` by ``threads`` threads, each of which takes ``part``
+    pictures at a time (0: whole batches). ``apart`` has each of them read from a process of its
+    own, which pays from three threads on, and puts batches where a CUDA device reads them by
+    itself."""
 
     def __init__(
         self,
@@ -55,13 +66,16 @@ class Decoder:
         preprocess: Preprocess,
         batch: int,
         threads: int = 1,
-        pinned: bool = False,
+        part: int = 0,
+        apart: bool = False,
     ) -> None:
         self._root = root
         self._preprocess = preprocess
         self._batch = batch
+        self._part = part or batch
         self._threads = threads
-        self._pinned = pinned
+        self._apart = apart
+        self._readers: list[Reader] = []
         self._given_up: set[str] = set()
 
     def batches(
@@ -70,49 +84,87 @@ class Decoder:
         """The pictures at ``paths``, relative to the root, in their order. ``idle`` is called each
         second of waiting; what it raises ends the work."""
         waiting: deque[_Task] = deque()
-        self._crew = self._new_crew()
+        self._crew = self._new_crew(math.ceil(len(paths) / self._part))
+        ahead = AHEAD * math.ceil(self._batch / self._part) + self._threads
+        batches: deque[np.ndarray] = deque()
         try:
             for first in range(0, len(paths), self._batch):
-                waiting.append(_Task(paths[first : first + self._batch]))
-                self._crew.put(waiting[-1])
-                if len(waiting) >= AHEAD + self._threads:
-                    yield self._next(waiting, idle)
-            while waiting:
-                yield self._next(waiting, idle)
+                batches.append(self._begin(paths[first : first + self._batch], waiting))
+                if len(waiting) >= ahead:
+                    yield self._next(batches.popleft(), waiting, idle)
+            while batches:
+                yield self._next(batches.popleft(), waiting, idle)
         finally:
             self._dismiss(waiting)
 
-    def _new_crew(self) -> SimpleQueue[_Task | None]:
-        """Threads that decode what is put into the queue, until they find None. The process may end
-        before they do: one may hang."""
+    def _begin(self, paths: Sequence[str], waiting: deque[_Task]) -> np.ndarray:
+        """Have the parts of a batch made; where they will be."""
+        side = self._preprocess.crop
+        shape = (len(paths), side, side, 3)
+        pinned = self._apart and torch.cuda.is_available()
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned).numpy()
+        for first in range(0, len(paths), self._part):
+            own = slice(first, first + self._part)
+            waiting.append(_Task(paths[own], pixels[own], first))
+            self._crew.put(waiting[-1])
+        return pixels
+
+    def _new_crew(self, parts: int) -> SimpleQueue[_Task | None]:
+        """Threads, no more than ``parts``, that decode what is put into the queue, until they find
+        None. The process may end before they do: one may hang."""
         queue: SimpleQueue[_Task | None] = SimpleQueue()
-        for _ in range(self._threads):
+        for _ in range(min(self._threads, parts)):
             Thread(target=self._work, args=(queue,), name="decode", daemon=True).start()
         return queue
 
     def _work(self, queue: SimpleQueue[_Task | None]) -> None:
-        while (task := queue.get()) is not None:
-            if not task.made.set_running_or_notify_cancel():
-                continue
-            try:
-                task.made.set_result(self._decode(task))
-            except BaseException as error:  # noqa: BLE001 - raised where the batch is waited for
-                task.made.set_exception(error)
+        reader = self._new_reader() if self._apart else None
+        try:
+            while (task := queue.get()) is not None:
+                if not task.made.set_running_or_notify_cancel():
+                    continue
+                try:
+                    task.made.set_result(self._decode(task, reader))
+                except BaseException as error:  # noqa: BLE001 - raised where the batch is waited for
+                    task.made.set_exception(error)
+        finally:
+            if reader is not None:
+                reader.close()
+
+    def _new_reader(self) -> Reader | None:
+        """A process to read from; None if the system gives no more of them."""
+        try:
+            reader = Reader(self._root, self._preprocess)
+        except OSError as error:
+            LOG.warning("Pictures are decoded without a process of their own: %s", error)
+            return None
+        self._readers.append(reader)
+        return reader
 
     def _dismiss(self, waiting: Iterable[_Task]) -> None:
         """Let the threads end after what they are at; nothing else is begun."""
         for task in waiting:
+            task.left = True
             task.made.cancel()
         for _ in range(self._threads):
             self._crew.put(None)
+        while self._readers:
+            self._readers.pop().end()
 
-    def _next(self, waiting: deque[_Task], idle: Callable[[], None]) -> Views:
-        """The first batch, once it is there. A picture that takes too long is given up, and the
-        thread that is at it left to itself."""
+    def _next(self, pixels: np.ndarray, waiting: deque[_Task], idle: Callable[[], None]) -> Views:
+        """The first batch, once all parts of it are there."""
+        unreadable: list[Unreadable] = []
+        for _ in range(0, len(pixels), self._part):
+            unreadable += self._finished(waiting, idle)
+        return Views(pixels, tuple(unreadable))
+
+    def _finished(self, waiting: deque[_Task], idle: Callable[[], None]) -> list[Unreadable]:
+        """What the first part says, once it is there. A picture that takes too long is given up,
+        and the thread that is at it left to itself."""
         while True:
             task = waiting[0]
             try:
-                views = task.made.result(GLANCE_SECONDS)
+                unreadable = task.made.result(GLANCE_SECONDS)
             except NotYet:
                 if task.at and time.monotonic() - task.since > PATIENCE_SECONDS:
                     self._given_up.add(task.at)
@@ -120,22 +172,23 @@ class Decoder:
                 idle()
                 continue
             waiting.popleft()
-            return views
+            return unreadable
 
     def _start_over(self, waiting: deque[_Task]) -> None:
         """Have new threads do what is not done."""
+        undone = {n for n, task in enumerate(waiting) if not task.made.done()}
         self._dismiss(waiting)
-        self._crew = self._new_crew()
-        for number, task in enumerate(waiting):
-            if not task.made.done() or task.made.cancelled():
-                waiting[number] = _Task(task.paths)
-                self._crew.put(waiting[number])
+        self._crew = self._new_crew(len(undone))
+        for number in sorted(undone):
+            task = waiting[number]
+            waiting[number] = _Task(task.paths, task.pixels, task.first)
+            self._crew.put(waiting[number])
 
-    def _decode(self, task: _Task) -> Views:
-        side = self._preprocess.crop
-        shape = (len(task.paths), side, side, 3)
-        pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._pinned).numpy()
+    def _decode(self, task: _Task, reader: Reader | None) -> list[Unreadable]:
+        """Fill a part of a batch; black where there is no picture."""
         unreadable: list[Unreadable] = []
+        if reader is not None:
+            reader.begin([path for path in task.paths if path not in self._given_up])
         for offset, path in enumerate(task.paths):
             task.at, task.since = path, time.monotonic()
             try:
@@ -144,7 +197,14 @@ class Decoder:
                         f"The picture '{path}' was not decoded in {PATIENCE_SECONDS:.0f} s: "
                         "make it smaller or save it anew."
                     )
-                pixels[offset] = view(self._root, path, self._preprocess)
+                if reader is not None:
+                    reader.take(path, task.pixels[offset])
+                    continue
+                made = view(self._root, path, self._preprocess)
+                if task.left:
+                    break
+                task.pixels[offset] = made
             except BadInput as error:
-                unreadable.append((offset, path, str(error)))
-        return Views(pixels, tuple(unreadable))
+                task.pixels[offset] = 0
+                unreadable.append((task.first + offset, path, str(error)))
+        return unreadable

@@ -176,15 +176,22 @@ class DeviceLab:
         ledger = grouped.Ledger(folder, digest(names), lower.channels, len(pairs.picture))
         spread = self._spread((lower.name, layer), rule, len(pairs.picture))
         with self.clock.stage("relevance"), ledger:
-            made = grouped.rows_of(ledger, pairs, spread, report)
+            made = grouped.rows_of(ledger, pairs, spread, report, self._device)
             for name, rows in zip(names, made, strict=True):
                 self._store.put(name, Rows(rows, lower.name))
+
+    @property
+    def _device(self) -> str:
+        """The kind of device that computes relevances of many neurons: "cpu" or "cuda"."""
+        device = str(self.model.device) if self.cluster is None else self.cluster.device
+        return device.split(":")[0]
 
     def _spread(self, between: tuple[str, str], rule: str, pictures: int) -> grouped.Spread:
         if self.cluster is not None:
             return grouped.on(self.cluster, self.workspace, self.images, between, rule)
         about = self.model, self.maps, between
-        return grouped.here(grouped.attributing(*about, rule, 0), grouped.making(*about, pictures))
+        attribute = grouped.attributing(*about, rule, 0)
+        return grouped.here(attribute, grouped.making(*about, pictures), self._device == "cpu")
 
     def _relevance_key(self, references: References, lower: Layer, rule: str) -> str:
         args = {"references": asdict(references.query), "lower": lower.name, "rule": rule}

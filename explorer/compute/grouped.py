@@ -30,14 +30,14 @@ from explorer.networks.zoo import load
 from explorer.records import ImageSet, References, Workspace
 from explorer.store import Store
 
-PAIRS = 128
+PAIRS = {"cpu": 128, "cuda": 2048}
 PICTURES = 32
-"""How many pairs, and at most how many pictures, a batch holds."""
+"""How many pairs, by the kind of device, and at most how many pictures a batch holds."""
 AHEAD = 32
 """Of how many pictures lower maps are made at once."""
 TIDY = 256
-"""After how many pictures memory is given back: what stays of each, in between what goes, leaves
-gaps that are too small for the next."""
+"""After how many pictures memory is given back, on a CPU: what stays of each, in between what goes,
+leaves gaps that are too small for the next."""
 NOTE_SECONDS = 5.0
 """How often what is done is noted: what a kill costs."""
 
@@ -75,7 +75,9 @@ def making(
     return lambda pictures: maps.of(network, piece, pictures, among)
 
 
-def here(relevance: Relevance, get_ready: Callable[[np.ndarray], object]) -> Spread:
+def here(
+    relevance: Relevance, get_ready: Callable[[np.ndarray], object], tidy: bool = True
+) -> Spread:
     """Batches one after the other in this process; they halve where memory is short. ``get_ready``
     is told the pictures of several batches before these come: many batches have a single picture,
     on which a network is slow."""
@@ -84,7 +86,7 @@ def here(relevance: Relevance, get_ready: Callable[[np.ndarray], object]) -> Spr
         expected = since = 0
         for number, task in enumerate(tasks):
             since += len(task[0])
-            if since > TIDY:
+            if tidy and since > TIDY:
                 give_back()
                 since = 0
             if number == expected:
@@ -180,13 +182,14 @@ class Pairs:
         image = np.searchsorted(order, self.row[chosen])
         return self.picture[order], self.channel[chosen], image
 
-    def batches(self, done: np.ndarray) -> Iterator[np.ndarray]:
-        """Rows of pictures not ``done`` bool[U], those of about equally many pairs together."""
+    def batches(self, done: np.ndarray, device: str = "cpu") -> Iterator[np.ndarray]:
+        """Rows of pictures not ``done`` bool[U], those of about equally many pairs together, for a
+        kind of device."""
         counts = np.diff(self._start)
         waiting = np.flatnonzero(~done)
         waiting = waiting[np.argsort(-counts[waiting], kind="stable")]
         while len(waiting):
-            size = int(np.clip(PAIRS // counts[waiting[0]], 1, PICTURES))
+            size = int(np.clip(PAIRS[device] // counts[waiting[0]], 1, PICTURES))
             yield waiting[:size]
             waiting = waiting[size:]
 
@@ -269,14 +272,17 @@ class Ledger:
             os.close(self._file)
 
 
-def rows_of(ledger: Ledger, pairs: Pairs, spread: Spread, report: Report) -> Iterator[np.ndarray]:
-    """Neuron after neuron, the rows f32[K,D] of its references, when all are there."""
+def rows_of(
+    ledger: Ledger, pairs: Pairs, spread: Spread, report: Report, device: str = "cpu"
+) -> Iterator[np.ndarray]:
+    """Neuron after neuron, the rows f32[K,D] of its references, when all are there, by a kind of
+    device."""
 
     def tell() -> None:
         done = int(ledger.done.sum())
         report(done / len(ledger.done), f"Relevance: {done:,} of {len(ledger.done):,} pictures")
 
-    batches = list(pairs.batches(ledger.done))
+    batches = list(pairs.batches(ledger.done, device))
     tasks = [pairs.task(rows) for rows in batches]
     for rows, found in zip(batches, spread(tasks, tell), strict=True):
         ledger.write(rows, pairs.of(rows), found)

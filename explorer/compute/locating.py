@@ -25,6 +25,9 @@ HALVES, MOST, ROOM = 2, 16, 2**30
 """How many batches are under way, each on its share of the cores; of how many pictures, at most (of
 fewer, PyTorch leaves some convolutions on a single core to slower code), and whose maps may take
 about so many bytes."""
+CUDA_MOST, CUDA_SHARE = 128, 8
+"""On a CUDA device one batch is under way, of so many pictures at most, whose maps may take this
+part of the memory that is free: what relevance makes of them takes as much again, and more."""
 FIRST, MORE = 16, 48
 """Pictures whose crops can be shown before all are there, where nobody says which are wanted: a
 page of references, and those among which the strongest of each virtual neuron mostly are."""
@@ -91,7 +94,8 @@ def _heat_maps(
 ) -> Generator[np.ndarray, None, None]:
     """f32[B,H,W] of successive batches, in an ``order`` i64[K] of the references; the ``first`` of
     them, which are shown as soon as they are there, are divided evenly."""
-    at_once = min(HALVES, torch.get_num_threads()) if _on_cpu(piece) else 1
+    on_cpu = _device(piece).type == "cpu"
+    at_once = min(HALVES, torch.get_num_threads()) if on_cpu else 1
     size = _size(piece)
     slices: SimpleQueue[Slice] = SimpleQueue()
     for _ in range(at_once):
@@ -126,11 +130,14 @@ def _own(piece: Slice) -> Slice:
 
 def _size(piece: Slice) -> int:
     """How many pictures there is room for; a few of a network whose maps are not known."""
+    device, most, room = _device(piece), MOST, ROOM
+    if device.type == "cuda":
+        most, room = CUDA_MOST, torch.cuda.mem_get_info(device)[0] // CUDA_SHARE
     nodes = piece.module.graph.nodes if isinstance(piece.module, fx.GraphModule) else ()
     shapes = [shape for node in nodes if (shape := node.meta.get("shape"))]
     maps = 4 * sum(math.prod(shape[1:]) for shape in shapes)
-    return max(1, min(MOST, ROOM // maps)) if maps else MOST // 4
+    return max(1, min(most, room // maps)) if maps else most // 4
 
 
-def _on_cpu(piece: Slice) -> bool:
-    return all(each.device.type == "cpu" for each in piece.module.parameters())
+def _device(piece: Slice) -> torch.device:
+    return next((each.device for each in piece.module.parameters()), torch.device("cpu"))

@@ -1,5 +1,5 @@
-"""On a CPU, convolutions that add and rectify as they write: the same values in one pass over
-memory instead of three."""
+"""Convolutions that add and rectify as they write: the same values in one pass over memory instead
+of three."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from explorer.networks import cudnn, quick
 from explorer.networks import modules as m
-from explorer.networks import quick
 from explorer.networks.max_pool import MaxPool
 
 CUTS: Mapping[Any, float] = {
@@ -25,7 +25,7 @@ class Fused(nn.Module):
     """A convolution, plus another map if there is one, cut at zero and at a ceiling if asked.
 
     PyTorch's own choice among operators, and with it the last bits, depends on how many pictures
-    and threads there are; this is always the same one for maps of a size.
+    and threads there are; this is always the same one for maps of a size on a CPU.
     """
 
     def __init__(self, convolution: nn.Conv2d, cut: bool, ceiling: float) -> None:
@@ -38,6 +38,9 @@ class Fused(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         own = self.convolution
+        if x.device.type == "cuda":
+            made = cudnn.convolution(own, x, other, self.unary is not None)
+            return limited(made, self.bounds[1], made) if self.bounds else made
         if way := quick.convolution(own, x):
             least, most = self.bounds or (0.0 if self.unary else -math.inf, math.inf)
             return way(x, own.bias, other, least, most, self.over)
@@ -101,7 +104,7 @@ def fuse(program: fx.GraphModule) -> fx.GraphModule:
     for node in list(program.graph.nodes):
         if isinstance(convolution := _module(program, node), nn.Conv2d) and _plain(convolution):
             _fuse(program, node, convolution)
-    for node in list(program.graph.nodes):
+    for node in list(program.graph.nodes) if parameter.device.type == "cpu" else ():
         if isinstance(pad := _module(program, node), m.SamePad):
             _border(program, node, pad)
         elif isinstance(pool := _module(program, node), nn.MaxPool2d):
@@ -130,6 +133,8 @@ def _makes(program: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _supported(parameter: Tensor) -> bool:
+    if parameter.device.type == "cuda":
+        return cudnn.supported(parameter)
     if parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if parameter.dtype is torch.bfloat16:
@@ -141,7 +146,8 @@ def _plain(convolution: nn.Conv2d) -> bool:
     """Whether fusing keeps the values: the fused rectifier would turn NaN into zero."""
     padded = isinstance(convolution.padding, tuple) and convolution.padding_mode == "zeros"
     sound = all(bool(each.isfinite().all()) for each in convolution.parameters())
-    return type(convolution) is nn.Conv2d and padded and sound
+    suited = convolution.weight.device.type == "cpu" or cudnn.suits(convolution)
+    return type(convolution) is nn.Conv2d and padded and sound and suited
 
 
 def _fuse(program: fx.GraphModule, node: fx.Node, convolution: nn.Conv2d) -> None:

@@ -53,7 +53,7 @@ class Traced:
     def inputs(self, x: Tensor, part: Slice) -> tuple[Tensor, ...]:
         entering = self._cut(part.lower, part.upper)[1]
         program = self._kept(("inputs", entering), lambda: self._program(entering))
-        return cast(tuple[Tensor, ...], program(x))
+        return tuple(_channels_last(each) for each in program(x))
 
     def without(
         self, x: Tensor, layer: str, channels: Tensor, rows: Tensor
@@ -174,6 +174,13 @@ class _Reduction(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.reduce(x)
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    """Maps as slices take them, which a program for a CUDA device may make otherwise."""
+    if values.device.type != "cuda" or values.dim() != 4:
+        return values
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 def _needed(wanted: Iterable[fx.Node]) -> list[fx.Node]:
