@@ -3,6 +3,7 @@ run: ``elsewhere`` pretends that there is one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,29 +110,33 @@ PAIRS = {
 """Upper and lower layer, with gates, attention and depthwise convolutions between."""
 
 
-@pytest.mark.parametrize("source", PAIRS)
-def test_relevance_is_that_of_the_cpu(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def relevances(source: str, device: torch.device) -> list[Tensor]:
+    """By each rule that a network knows: of pairs between two layers, and of pixels."""
     upper, lower = PAIRS[source]
-    truth = Network.build(load(source, "random:0"))
+    network = Network.build(load(source, "random:0"), device)
     channels, rows = torch.arange(20).repeat(2), torch.arange(2).repeat_interleave(20)
     rules = ("gradient",) if "vit" in source else ("gradient", "lrp")
+    side = network.info.preprocess.crop
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    part, pixels = network.slice(lower, upper), network.slice(None, upper)
+    inputs, first = network.inputs(x, part), x.to(network.device)
+    pairs = [attribution.relevance(part, inputs, channels, rows, rule) for rule in rules]
+    return [*pairs, *(attribution.heat(pixels, first, rows[19:21], None, r) for r in rules)]
 
-    def asked(network: Network) -> list[Tensor]:
-        side = network.info.preprocess.crop
-        x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
-        part, pixels = network.slice(lower, upper), network.slice(None, upper)
-        inputs, first = network.inputs(x, part), x.to(network.device)
-        pairs = [attribution.relevance(part, inputs, channels, rows, rule) for rule in rules]
-        return [*pairs, *(attribution.heat(pixels, first, rows[19:21], None, r) for r in rules)]
 
-    wanted = asked(truth)
+def alike(there: Sequence[Tensor], here: Sequence[Tensor]) -> None:
+    for found, each in zip(there, here, strict=True):
+        assert found.device == CUDA
+        close = {"rtol": 1e-3, "atol": 1e-4 * float(each.abs().max())}
+        torch.testing.assert_close(found.cpu(), each, **close)
+
+
+@pytest.mark.parametrize("source", PAIRS)
+def test_relevance_is_that_of_the_cpu(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = relevances(source, torch.device("cpu"))
     pretend(monkeypatch)
     with Elsewhere():
-        network = Network.build(load(source, "random:0"), CUDA)
-        for found, each in zip(asked(network), wanted, strict=True):
-            assert found.device == CUDA
-            close = {"rtol": 1e-3, "atol": 1e-4 * float(each.abs().max())}
-            torch.testing.assert_close(found.cpu(), each, **close)
+        alike(relevances(source, CUDA), wanted)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
