@@ -130,6 +130,25 @@ def test_whoever_stops_in_the_middle_leaves_no_process_behind(folder: Path) -> N
     assert not readers()
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Only Linux says whose children.")
+def test_processes_are_kept_for_the_next_pictures(folder: Path) -> None:
+    decoder = Decoder(str(folder), LOOK, 4, threads=2, part=2, apart=True, kept=True)
+    for paths in (["1.png"], list(NAMES), ["3.png", "2.png", BROKEN, "1.png", "5.png"]):
+        before = set(readers())
+        found = list(decoder.batches(paths))
+        assert before <= set(readers())
+        assert len(readers()) <= 2
+        pixels = np.concatenate([views.pixels for views in found])
+        for path, each in zip(paths, pixels, strict=True):
+            assert path == BROKEN or np.array_equal(each, view(folder, path, LOOK))
+    batches = decoder.batches([f"{number}.png" for number in range(20)])
+    next(batches)
+    batches.close()
+    (views,) = decoder.batches(["7.png"])
+    assert np.array_equal(views.pixels[0], view(folder, "7.png", LOOK))
+    decoder._dismiss(())
+
+
 def readers() -> list[int]:
     """Processes of this one that read pictures."""
     found = []

@@ -271,7 +271,11 @@ def test_an_actor_has_as_many_cores_as_this_process_has_threads(
 def test_each_gpu_has_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0}}] * 2
     monkeypatch.setattr(engine, "_connected", lambda address: SimpleNamespace(nodes=lambda: nodes))
-    assert (Cluster("ray", "auto").actors, Cluster("ray", "auto").device) == (8, "cuda:0")
+    cluster = Cluster("ray", "auto")
+    assert (cluster.actors, cluster.device) == (8, "cuda:0")
+    asked = cluster._each()
+    assert (asked["num_gpus"], asked["num_cpus"]) == (1, 4), "they share the cores"
+    assert asked["runtime_env"]["env_vars"] == {"OMP_NUM_THREADS": "4"}
     assert Cluster("ray", "cpu").device == "cpu"
 
 

@@ -58,7 +58,7 @@ class Decoder:
     """Makes batches of pictures under ``root`` by ``threads`` threads, each of which takes ``part``
     pictures at a time (0: whole batches). ``apart`` has each of them read from a process of its
     own, which pays from three threads on, and puts batches where a CUDA device reads them by
-    itself."""
+    itself. ``kept`` keeps threads and processes for the next pictures."""
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Decoder:
         threads: int = 1,
         part: int = 0,
         apart: bool = False,
+        kept: bool = False,
     ) -> None:
         self._root = root
         self._preprocess = preprocess
@@ -75,6 +76,9 @@ class Decoder:
         self._part = part or batch
         self._threads = threads
         self._apart = apart
+        self._kept = kept
+        self._crew: SimpleQueue[_Task | None] = SimpleQueue()
+        self._hired = 0
         self._readers: list[Reader] = []
         self._given_up: set[str] = set()
 
@@ -84,7 +88,7 @@ class Decoder:
         """The pictures at ``paths``, relative to the root, in their order. ``idle`` is called each
         second of waiting; what it raises ends the work."""
         waiting: deque[_Task] = deque()
-        self._crew = self._new_crew(math.ceil(len(paths) / self._part))
+        self._hire(math.ceil(len(paths) / self._part))
         ahead = AHEAD * math.ceil(self._batch / self._part) + self._threads
         batches: deque[np.ndarray] = deque()
         try:
@@ -95,7 +99,8 @@ class Decoder:
             while batches:
                 yield self._next(batches.popleft(), waiting, idle)
         finally:
-            self._dismiss(waiting)
+            if waiting or not self._kept:
+                self._dismiss(waiting)
 
     def _begin(self, paths: Sequence[str], waiting: deque[_Task]) -> np.ndarray:
         """Have the parts of a batch made; where they will be."""
@@ -109,13 +114,12 @@ class Decoder:
             self._crew.put(waiting[-1])
         return pixels
 
-    def _new_crew(self, parts: int) -> SimpleQueue[_Task | None]:
-        """Threads, no more than ``parts``, that decode what is put into the queue, until they find
-        None. The process may end before they do: one may hang."""
-        queue: SimpleQueue[_Task | None] = SimpleQueue()
-        for _ in range(min(self._threads, parts)):
-            Thread(target=self._work, args=(queue,), name="decode", daemon=True).start()
-        return queue
+    def _hire(self, parts: int) -> None:
+        """Have threads, no more than ``parts``, that decode what is put into the queue, until they
+        find None. The process may end before they do: one may hang."""
+        while self._hired < min(self._threads, parts):
+            Thread(target=self._work, args=(self._crew,), name="decode", daemon=True).start()
+            self._hired += 1
 
     def _work(self, queue: SimpleQueue[_Task | None]) -> None:
         reader = self._new_reader() if self._apart else None
@@ -146,8 +150,9 @@ class Decoder:
         for task in waiting:
             task.left = True
             task.made.cancel()
-        for _ in range(self._threads):
+        for _ in range(self._hired):
             self._crew.put(None)
+        self._crew, self._hired = SimpleQueue(), 0
         while self._readers:
             self._readers.pop().end()
 
@@ -178,7 +183,7 @@ class Decoder:
         """Have new threads do what is not done."""
         undone = {n for n, task in enumerate(waiting) if not task.made.done()}
         self._dismiss(waiting)
-        self._crew = self._new_crew(len(undone))
+        self._hire(len(undone))
         for number in sorted(undone):
             task = waiting[number]
             waiting[number] = _Task(task.paths, task.pixels, task.first)

@@ -45,18 +45,23 @@ class Cluster:
     """A connection to Ray, for as long as the context lasts: ``ray`` starts one on this machine,
     ``ray://HOST:PORT`` asks the one whose client server listens there. One actor for each GPU, or,
     where there is none or ``device`` is "cpu", for as many cores as this process has threads:
-    rounding depends on their number, and an actor is to find what this process would.
+    rounding depends on their number, and an actor is to find what this process would. Actors with
+    a GPU share the cores of its machine, which decode for it.
     """
 
     def __init__(self, address: str, device: str) -> None:
         self._ray = _connected(address)
         found = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        gpus = 0 if device == "cpu" else sum(int(each.get("GPU", 0)) for each in found)
-        self.gpus = gpus > 0
-        self._threads = threads()
+        gpus = [0 if device == "cpu" else int(each.get("GPU", 0)) for each in found]
         cores = [int(each.get("CPU", 0)) for each in found]
-        self._cores = 1 if self.gpus else max(1, min(self._threads, max(cores, default=1)))
-        self.actors = max(1, gpus or sum(each // self._cores for each in cores))
+        self.gpus = sum(gpus) > 0
+        if self.gpus:
+            pairs = zip(cores, gpus, strict=True)
+            self._cores = self._threads = max(1, min(c // g for c, g in pairs if g))
+        else:
+            self._threads = threads()
+            self._cores = max(1, min(self._threads, max(cores, default=1)))
+        self.actors = max(1, sum(gpus) or sum(each // self._cores for each in cores))
 
     def __enter__(self) -> Cluster:
         return self
@@ -114,10 +119,9 @@ class Cluster:
 
     def _each(self) -> dict[str, Any]:
         """What an actor is given."""
-        if self.gpus:
-            return {"num_cpus": 1, "num_gpus": 1}
         variables = {"OMP_NUM_THREADS": str(self._threads)}
-        return {"num_cpus": self._cores, "runtime_env": {"env_vars": variables}}
+        given = {"num_cpus": self._cores, "runtime_env": {"env_vars": variables}}
+        return given | {"num_gpus": 1} if self.gpus else given
 
 
 class _Crew:

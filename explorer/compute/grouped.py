@@ -16,14 +16,13 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from explorer.compute import attribution
+from explorer.compute import attribution, views
 from explorer.compute.batching import in_batches
 from explorer.compute.device import choose_device, give_back
 from explorer.compute.engine import Cluster
 from explorer.compute.lower_maps import DISK_GB, LowerMaps
 from explorer.compute.scan import to_input
 from explorer.disk import private_folder, storing
-from explorer.images.pictures import view
 from explorer.lab import Report
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
@@ -122,8 +121,8 @@ def attributer(
     paths: dict[int, str] = {}
 
     def decoded(index: np.ndarray) -> torch.Tensor:
-        preprocess = network.info.preprocess
-        return to_input(np.stack([view(root, paths[int(i)], preprocess) for i in index]), network)
+        names = [paths[image] for image in index.tolist()]
+        return to_input(np.stack(views.decoded(root, names, network.info.preprocess)), network)
 
     kept = Store(Path(tempfile.mkdtemp(prefix="explorer-actor-")), DISK_GB)
     relevance = attributing(network, LowerMaps(decoded, kept, root), between, rule, among=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -52,8 +51,8 @@ def scan(network: Network, images: ImageSet, writer: ScanWriter, report: Report)
         _tell(writer, report)
 
     for start, end in writer.gaps:
-        paths = images.paths[start:end]
-        with closing(pieces(network, images.root, paths, writer.layers, idle)) as found:
+        paths, decode = images.paths[start:end], decoder(network, images.root)
+        with closing(pieces(network, decode, paths, writer.layers, idle)) as found:
             fill(found, writer, report)
     writer.finish()
 
@@ -112,25 +111,26 @@ def scanner(
     """What an actor does with paths of pictures."""
     loaded = load(workspace.network, workspace.weights)
     network = Network.build(loaded, choose_device(device), workspace.precision)
-    return lambda paths: list(pieces(network, root, paths, layers))
+    decode = decoder(network, root, kept=True)
+    return lambda paths: list(pieces(network, decode, paths, layers))
 
 
 def pieces(
     network: Network,
-    root: str,
+    decode: Decoder,
     paths: Sequence[str],
     layers: Sequence[str],
     idle: Callable[[], None] = lambda: None,
 ) -> Generator[Piece, None, None]:
-    """What layers find in the pictures at ``paths`` under ``root``, batch by batch; ``idle`` is
-    called each second in which one is waited for.
+    """What layers find in the pictures at ``paths``, batch by batch as they are decoded; ``idle``
+    is called each second in which one is waited for.
 
     While the device works on a batch, the next ones are decoded. On a CPU each core takes batches
     of its own, if the network is traced; on a CUDA device nothing waits for a batch before the next
     is under way.
     """
     cuda = network.device.type == "cuda"
-    batches = decoder(network, root).batches(paths, idle)
+    batches = decode.batches(paths, idle)
     if cuda or not network.traced:
         yield from _overlapping(network, batches, layers, ahead=cuda)
     else:
@@ -138,12 +138,12 @@ def pieces(
         yield from side_by_side(lambda views: _piece(network, views, layers), batches, cores)
 
 
-def decoder(network: Network, root: str) -> Decoder:
-    """What makes batches for a network of pictures under a root."""
+def decoder(network: Network, root: str, kept: bool = False) -> Decoder:
+    """What makes batches for a network of pictures under a root; ``kept`` as a Decoder has it."""
     cuda, cores = network.device.type == "cuda", torch.get_num_threads()
-    threads = (os.cpu_count() or 2) - 1 if cuda else cores // CORES_PER_DECODER
+    threads = cores if cuda else cores // CORES_PER_DECODER
     size, part = (CUDA_BATCH, CUDA_PART) if cuda else (BATCHES[network.dtype], 0)
-    return Decoder(root, network.info.preprocess, size, max(1, threads), part, apart=cuda)
+    return Decoder(root, network.info.preprocess, size, max(1, threads), part, cuda, kept)
 
 
 def _piece(network: Network, views: Views, layers: Sequence[str]) -> Piece:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import torch
@@ -33,7 +32,11 @@ class Views:
     def of(self, image: int) -> np.ndarray:
         """u8[S,S,3]. Raises BadInput for a picture that cannot be read."""
         found = self._recent.get(image)
-        return self._made(image, self._network().info.preprocess) if found is None else found
+        if found is None:
+            preprocess = self._network().info.preprocess
+            found = view(self._images.root, self._images.paths[image], preprocess)
+            self._recent.put(image, found, found.nbytes)
+        return found
 
     def inputs(self, index: np.ndarray) -> torch.Tensor:
         """f32[K,3,S,S]: the network's input for these pictures i64[K]."""
@@ -41,12 +44,15 @@ class Views:
         kept = {image: self._recent.get(image) for image in images}
         found = {image: pixels for image, pixels in kept.items() if pixels is not None}
         missing = [image for image in kept if image not in found]
-        with ThreadPoolExecutor(THREADS, "view") as threads:
-            make = partial(self._made, preprocess=network.info.preprocess)
-            found.update(zip(missing, threads.map(make, missing), strict=True))
+        paths = [self._images.paths[image] for image in missing]
+        made = decoded(self._images.root, paths, network.info.preprocess)
+        for image, pixels in zip(missing, made, strict=True):
+            self._recent.put(image, pixels, pixels.nbytes)
+            found[image] = pixels
         return to_input(np.stack([found[image] for image in images]), network)
 
-    def _made(self, image: int, preprocess: Preprocess) -> np.ndarray:
-        made = view(self._images.root, self._images.paths[image], preprocess)
-        self._recent.put(image, made, made.nbytes)
-        return made
+
+def decoded(root: str, paths: Sequence[str], preprocess: Preprocess) -> list[np.ndarray]:
+    """Views u8[S,S,3] of pictures, some at once. Raises BadInput as ``pictures.view`` does."""
+    with ThreadPoolExecutor(THREADS, "view") as threads:
+        return list(threads.map(lambda path: view(root, path, preprocess), paths))
