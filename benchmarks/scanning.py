@@ -16,6 +16,7 @@ import torch
 from benchmarks.interleaved import interleave, spread
 from benchmarks.options import NETWORK, WEIGHTS, Bench, Options, silent
 from explorer.arrays import ScanArrays
+from explorer.compute.device import cpu_cores
 from explorer.compute.scan import CUDA_BATCH, decoder, scan, to_input
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
@@ -173,5 +174,5 @@ def whole(network: Network, images: ImageSet, layers: Sequence[str], folder: Pat
 
 def decode(network: Network, images: ImageSet) -> int:
     """Decoding alone, by as many threads as in a scan."""
-    batches = decoder(network, images.root).batches(images.paths)
+    batches = decoder(network, images.root, cpu_cores() - 1).batches(images.paths)
     return sum(len(to_input(each.pixels, network)) for each in batches)

@@ -484,7 +484,7 @@ def test_wide_maps_inside_come_down_in_fewer_turns(monkeypatch: pytest.MonkeyPat
         return once(self, start, last)
 
     monkeypatch.setattr(Propagation, "down", watched)
-    monkeypatch.setattr(attribution, "HELD", 10 * 50 * 64)
+    monkeypatch.setitem(attribution.HELD, "cpu", 10 * 50 * 64)
     found = relevance(part, inputs, channels, rows)
     assert sizes == [10, 10, 10, 10]
     torch.testing.assert_close(found, truth)

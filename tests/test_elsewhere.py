@@ -191,6 +191,36 @@ def test_convolutions_go_by_cudnn(
             assert each.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("memory", [False, True])
+def test_what_cudnn_cannot_do_is_done_without_it(
+    memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But where it is out of memory, that is said: fewer pictures may fit."""
+    asked: list[int] = []
+
+    def refused(*_: Any) -> Tensor:
+        asked.append(1)
+        raise RuntimeError("CUDA error: out of memory" if memory else "No engine was found.")
+
+    for name in ("cudnn_convolution_relu", "cudnn_convolution_add_relu"):
+        monkeypatch.setattr(torch, name, refused)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    wanted = Network.build(load(NETWORK, WEIGHTS)).features(x, [LAYER])[LAYER]
+    pretend(monkeypatch)
+    with Elsewhere():
+        network = Network.build(load(NETWORK, WEIGHTS), CUDA)
+        if memory:
+            with pytest.raises(RuntimeError, match="memory"):
+                network.features(x, [LAYER])
+            return
+        found = network.features(x, [LAYER])[LAYER].cpu()
+        scale = float(wanted.abs().max())
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * scale)
+        once = len(asked)
+        network.features(x, [LAYER])
+        assert 0 < len(asked) == once, "and not tried again"
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_maxima_are_those_of_the_cpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = torch.Generator().manual_seed(0)

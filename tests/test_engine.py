@@ -274,7 +274,7 @@ def test_each_gpu_has_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster("ray", "auto")
     assert (cluster.actors, cluster.device) == (8, "cuda:0")
     asked = cluster._each()
-    assert (asked["num_gpus"], asked["num_cpus"]) == (1, 4), "they share the cores"
+    assert (asked["num_gpus"], asked["num_cpus"], cluster.cores) == (1, 4, 4), "they share them"
     assert asked["runtime_env"]["env_vars"] == {"OMP_NUM_THREADS": "4"}
     assert Cluster("ray", "cpu").device == "cpu"
 

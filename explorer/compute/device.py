@@ -32,6 +32,13 @@ def choose_device(setting: str = "auto") -> torch.device:
     return device
 
 
+def cpu_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def threads() -> int:
     """How many threads a network runs on here, on a CPU."""
     _tune()
@@ -75,7 +82,7 @@ def _tune() -> None:
         for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20), (-8, 1)):
             libc.mallopt(parameter, value)
     if "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(cores - 1 if cores and cores > 2 else cores or 1)
+        cores = cpu_cores()
+        torch.set_num_threads(cores - 1 if cores > 2 else cores)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -46,7 +46,8 @@ class Cluster:
     ``ray://HOST:PORT`` asks the one whose client server listens there. One actor for each GPU, or,
     where there is none or ``device`` is "cpu", for as many cores as this process has threads:
     rounding depends on their number, and an actor is to find what this process would. Actors with
-    a GPU share the cores of its machine, which decode for it.
+    a GPU share the cores of its machine, which decode for it. There are ``actors``, each with so
+    many ``cores``.
     """
 
     def __init__(self, address: str, device: str) -> None:
@@ -57,11 +58,11 @@ class Cluster:
         self.gpus = sum(gpus) > 0
         if self.gpus:
             pairs = zip(cores, gpus, strict=True)
-            self._cores = self._threads = max(1, min(c // g for c, g in pairs if g))
+            self.cores = self._threads = max(1, min(c // g for c, g in pairs if g))
         else:
             self._threads = threads()
-            self._cores = max(1, min(self._threads, max(cores, default=1)))
-        self.actors = max(1, sum(gpus) or sum(each // self._cores for each in cores))
+            self.cores = max(1, min(self._threads, max(cores, default=1)))
+        self.actors = max(1, sum(gpus) or sum(each // self.cores for each in cores))
 
     def __enter__(self) -> Cluster:
         return self
@@ -120,7 +121,7 @@ class Cluster:
     def _each(self) -> dict[str, Any]:
         """What an actor is given."""
         variables = {"OMP_NUM_THREADS": str(self._threads)}
-        given = {"num_cpus": self._cores, "runtime_env": {"env_vars": variables}}
+        given = {"num_cpus": self.cores, "runtime_env": {"env_vars": variables}}
         return given | {"num_gpus": 1} if self.gpus else given
 
 

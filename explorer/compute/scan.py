@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from explorer.compute.batching import in_batches
 from explorer.compute.decoding import Decoder, Unreadable, Views
-from explorer.compute.device import choose_device
+from explorer.compute.device import choose_device, cpu_cores
 from explorer.compute.engine import Cluster
 from explorer.lab import Report
 from explorer.networks import pooling
@@ -26,8 +26,9 @@ from explorer.scan_writer import LARGEST, ScanWriter
 
 BATCHES = {torch.float32: 12, torch.bfloat16: 16}
 """Pictures at once on a core of a CPU: more would outgrow what its cache can help with."""
-CUDA_BATCH, CUDA_PART = 256, 32
-"""Pictures at once on a CUDA device, and how many of them a process decodes at a time."""
+CUDA_BATCH, CUDA_PART, MOST_READERS = 256, 32, 64
+"""Pictures at once on a CUDA device, how many of them a process decodes at a time, and how many
+processes do at most: they decode 190 photographs a second each, and take 50 MB."""
 SLOW = "This processor has no bfloat16: choose the precision float32, which is far quicker here"
 CORES_PER_DECODER = 8
 """The quickest network takes a core eight times as long as a decoding thread takes a picture."""
@@ -51,7 +52,7 @@ def scan(network: Network, images: ImageSet, writer: ScanWriter, report: Report)
         _tell(writer, report)
 
     for start, end in writer.gaps:
-        paths, decode = images.paths[start:end], decoder(network, images.root)
+        paths, decode = images.paths[start:end], decoder(network, images.root, cpu_cores() - 1)
         with closing(pieces(network, decode, paths, writer.layers, idle)) as found:
             fill(found, writer, report)
     writer.finish()
@@ -94,7 +95,7 @@ def scan_on(
     def idle() -> None:
         report(1 - writer.missing / writer.images, cluster.size)
 
-    about = (workspace, images.root, writer.layers, cluster.device)
+    about = (workspace, images.root, writer.layers, cluster.device, cluster.cores)
     batch = CUDA_BATCH if cluster.gpus else BATCHES[DTYPES[workspace.precision]]
     batches = math.ceil(writer.missing / (batch * TASKS * cluster.actors))
     size = min(TASK_IMAGES, batch * batches)  # whole batches, so that they are a local scan's
@@ -106,12 +107,12 @@ def scan_on(
 
 
 def scanner(
-    workspace: Workspace, root: str, layers: Sequence[str], device: str
+    workspace: Workspace, root: str, layers: Sequence[str], device: str, cores: int
 ) -> Callable[[Sequence[str]], list[Piece]]:
-    """What an actor does with paths of pictures."""
+    """What an actor that has so many cores does with paths of pictures."""
     loaded = load(workspace.network, workspace.weights)
     network = Network.build(loaded, choose_device(device), workspace.precision)
-    decode = decoder(network, root, kept=True)
+    decode = decoder(network, root, cores, kept=True)
     return lambda paths: list(pieces(network, decode, paths, layers))
 
 
@@ -138,12 +139,15 @@ def pieces(
         yield from side_by_side(lambda views: _piece(network, views, layers), batches, cores)
 
 
-def decoder(network: Network, root: str, kept: bool = False) -> Decoder:
-    """What makes batches for a network of pictures under a root; ``kept`` as a Decoder has it."""
-    cuda, cores = network.device.type == "cuda", torch.get_num_threads()
-    threads = cores if cuda else cores // CORES_PER_DECODER
-    size, part = (CUDA_BATCH, CUDA_PART) if cuda else (BATCHES[network.dtype], 0)
-    return Decoder(root, network.info.preprocess, size, max(1, threads), part, cuda, kept)
+def decoder(network: Network, root: str, cores: int, kept: bool = False) -> Decoder:
+    """What makes batches for a network of pictures under a root, by so many ``cores`` where the
+    network is on a CUDA device; ``kept`` as a Decoder has it."""
+    about = root, network.info.preprocess
+    if network.device.type == "cuda":
+        readers = max(1, min(cores, MOST_READERS))
+        return Decoder(*about, CUDA_BATCH, readers, CUDA_PART, apart=True, kept=kept)
+    threads = max(1, torch.get_num_threads() // CORES_PER_DECODER)
+    return Decoder(*about, BATCHES[network.dtype], threads, kept=kept)
 
 
 def _piece(network: Network, views: Views, layers: Sequence[str]) -> Piece:

@@ -3,16 +3,22 @@ instead of three. In single precision they are quickest for maps that lie channe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import MutableMapping
 from threading import Lock
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from explorer.records import OutOfMemory
+
 _KEPT: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()
+_REFUSED: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
 _LOCK = Lock()
+LOG = logging.getLogger(__name__)
 
 
 def supported(parameter: Tensor) -> bool:
@@ -34,13 +40,20 @@ def convolution(module: nn.Conv2d, x: Tensor, other: Tensor | None, cut: bool) -
     if x.dtype is torch.float32:
         x, weight = x.contiguous(), _first(weight)
         other = None if other is None else other.contiguous()
-    how = (module.stride, module.padding, module.dilation, module.groups)
-    if not cut:
-        made = F.conv2d(x, weight, bias, *how)  # type: ignore[arg-type]
-        return made if other is None else made.add_(other)
-    if other is None:
-        return torch.cudnn_convolution_relu(x, weight, bias, *how)  # type: ignore[arg-type]
-    return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)  # type: ignore[arg-type]
+    how: Any = (module.stride, module.padding, module.dilation, module.groups)
+    if cut and module.weight not in _REFUSED:
+        try:
+            if other is None:
+                return torch.cudnn_convolution_relu(x, weight, bias, *how)
+            return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
+        except RuntimeError as error:  # it has no code for every form on every GPU
+            if OutOfMemory.told_by(error):
+                raise
+            LOG.info("A convolution is not fused: %s", error)
+            _REFUSED[module.weight] = True
+    made = F.conv2d(x, weight, bias, *how)
+    made = made if other is None else made.add_(other)
+    return made.relu_() if cut else made
 
 
 def _first(weight: Tensor) -> Tensor:
