@@ -308,6 +308,16 @@ def test_pictures_of_equally_many_pairs_go_together() -> None:
     assert list(pairs.batches(np.ones(4, bool))) == []
 
 
+def test_a_gpu_takes_more_pairs_at_once() -> None:
+    query, cited = ReferenceQuery(count=40), np.arange(40)
+    about = query, cited, np.ones(40, np.float32), np.zeros(40, int)
+    pairs = grouped.Pairs([References(Neuron("w", "l", n), *about) for n in range(30)])
+    for device, sizes in (("cpu", [4] * 10), ("cuda", [32, 8])):
+        found = list(pairs.batches(np.zeros(40, bool), device))
+        assert [len(each) for each in found] == sizes
+        assert np.concatenate(found).tolist() == cited.tolist()
+
+
 def test_the_progress_of_a_sweep_only_grows(room: Room, lab: DeviceLab) -> None:
     told: list[float] = []
     split = SplitQuestion(
