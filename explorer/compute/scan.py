@@ -28,7 +28,7 @@ BATCHES = {torch.float32: 12, torch.bfloat16: 16}
 """Pictures at once on a core of a CPU: more would outgrow what its cache can help with."""
 CUDA_BATCH, CUDA_PART, MOST_READERS = 256, 32, 64
 """Pictures at once on a CUDA device, how many of them a process decodes at a time, and how many
-processes do at most: they decode 190 photographs a second each, and take 50 MB."""
+processes do at most: they decode some 200 photographs a second each, and take 30 MB."""
 SLOW = "This processor has no bfloat16: choose the precision float32, which is far quicker here"
 CORES_PER_DECODER = 8
 """The quickest network takes a core eight times as long as a decoding thread takes a picture."""
