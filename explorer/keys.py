@@ -15,7 +15,7 @@ from explorer.records import SCHEMA, BadInput, ReferenceQuery, Workspace
 VERSIONS: dict[str, int] = {
     "network": 1,
     "images": 1,
-    "scan": 2,
+    "scan": 3,
     "table": 1,
     "crops": 1,
     "relevance": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -266,3 +267,34 @@ def test_what_is_laid_out_goes_with_its_network() -> None:
     del module
     gc.collect()
     assert len(quick._KEPT) <= before
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "size", "form"),
+    [(winograd, Tiled, 3, 4), (pointwise, Pointwise, 1, 1)],
+    ids=["tiles", "points"],
+)
+def test_what_is_laid_out_is_held_while_it_is_in_use(
+    module: Any, kind: Any, size: int, form: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.12 on two threads may lay it out at once, and what was first is let go."""
+    lay_out, divide = kind._kernels.func, module.divided
+    made: list[weakref.ref[Tensor]] = []
+    seen: list[bool] = []
+
+    def afresh(self: Any) -> Tensor:
+        laid = lay_out(self)
+        made.append(weakref.ref(laid))
+        return laid
+
+    def divided(work: Any, total: int, each: int) -> None:
+        seen.extend(each() is not None for each in made)
+        divide(work, total, each)
+
+    monkeypatch.setattr(kind, "_kernels", property(afresh))
+    monkeypatch.setattr(module, "divided", divided)
+    weight, maps = normal(32, 32, size, size), normal(2, 32, 14, 14, seed=1)
+    found = kind(weight, form)(maps)
+    near(found, F.conv2d(maps, weight, padding=size // 2), 1e-4)
+    assert seen
+    assert all(seen)

@@ -70,5 +70,7 @@ class Convolution(ABC):
 
 
 def addresses(*tensors: Tensor | None) -> list[int | None]:
-    """Where tensors lie, as long as somebody holds them."""
+    """Where tensors lie, as long as somebody holds them: who asks, in a variable of their own. A
+    cached property may be made by two threads at once, from Python 3.12 on, and the first is let go
+    while it is in use."""
     return [None if each is None else each.data_ptr() for each in tensors]

@@ -54,7 +54,8 @@ class Pointwise(Convolution):
         groups = places // rows
         block = self._block()
         convolve = code.plain if added is None else code.adding
-        at = addresses(maps, self._kernels, bias, added, made)
+        kernels = self._kernels
+        at = addresses(maps, kernels, bias, added, made)
         sizes = inner, outer, *maps.shape[2:], self.step, *made.shape[2:], self.whole
 
         def work(part: tuple[int, int]) -> None:

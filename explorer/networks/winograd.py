@@ -84,8 +84,9 @@ class Tiled(Convolution):
     ) -> None:
         (count, _, high, wide), (outer, inner) = maps.shape, self.weight.shape[:2]
         nothing, planes = maps.new_zeros(max(inner, outer)), (self.side + 2) ** 2
-        block = BLOCK if self._kernels.nbytes < LARGE else LARGE_BLOCK
-        at = addresses(maps, self._kernels, bias, added, made)
+        kernels = self._kernels
+        block = BLOCK if kernels.nbytes < LARGE else LARGE_BLOCK
+        at = addresses(maps, kernels, bias, added, made)
         sizes = high, wide, inner, outer, self.whole
         tiles = count * math.prod(-(-length // self.side) for length in (high, wide))
 

@@ -93,7 +93,7 @@ from explorer.records.surgery import (
     SurgeryReport,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the stored form of these records. It is part of every key: raise it on any change."""
 
 __all__ = [
