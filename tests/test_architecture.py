@@ -19,6 +19,7 @@ HOME = Path(__file__).resolve().parent.parent
 # longest matching name winning, and which rooms they may import besides their own.
 ROOMS: dict[str, tuple[str, ...]] = {
     "records": ("explorer.records",),
+    "processes": ("explorer.child",),
     "reading": ("explorer.lab", "explorer.browse", "explorer.keys", "explorer.planting"),
     "store": (
         "explorer.settings",
@@ -84,12 +85,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
+    "processes": set(),
     "reading": {"records"},
     "store": {"records"},
-    "images": {"records"},
+    "images": {"records", "processes"},
     "identity": {"records"},
     "networks": {"records", "identity"},
-    "clustering": {"records"},
+    "clustering": {"records", "processes"},
     "compute": {"records", "reading", "store", "images", "identity", "networks", "clustering"},
     "concepts": {"records"},
     "methods": {"records", "reading", "clustering"},

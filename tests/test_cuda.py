@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from elsewhere import CUDA
-from test_elsewhere import COMMANDS, PAIRS, alike, relevances, timeless
-from tiny import NETWORK, WEIGHTS, command, draw_pictures, surround, write_config
+from test_elsewhere import COMMANDS, PAIRS, alike, answered, relevances, timeless
+from tiny import NETWORK, WEIGHTS, draw_pictures, write_config
 
 from explorer.compute.scan import _pooled, launch
 from explorer.networks.graph import DTYPES, Network
@@ -24,29 +23,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cuda")
-    write_config(folder, draw_pictures(folder / "pictures", each=52))
-    return folder
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_answer_as_on_the_cpu(
-    name: str,
-    home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_config(tmp_path, draw_pictures(tmp_path / "pictures", each=52))
     monkeypatch.chdir(tmp_path)
-    found: dict[str, Any] = {}
-    for device in ("cpu", "cuda:0"):
-        surround(monkeypatch, home / "explorer.toml", home / device)
-        monkeypatch.setenv("EXPLORER_DEVICE", device)
-        found[device] = command(capsys, *COMMANDS[name])
+    around = tmp_path, monkeypatch, capsys
+    here, there = (answered(name, device, *around) for device in ("cpu", "cuda:0"))
     near = partial(pytest.approx, rel=1e-3, abs=1e-3, nan_ok=True)
-    assert timeless(found["cuda:0"]) == timeless(found["cpu"], about=near)
+    assert timeless(there) == timeless(here, about=near)
 
 
 @pytest.mark.parametrize("source", PAIRS)

@@ -80,17 +80,21 @@ def test_commands_answer_as_on_the_cpu(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    surround(monkeypatch, home / "explorer.toml", home / "here")
-    truth = command(capsys, *COMMANDS[name])
+    truth = answered(name, "cpu", home, monkeypatch, capsys)
     pretend(monkeypatch)
-    surround(monkeypatch, home / "explorer.toml", home / "there")
-    monkeypatch.setenv("EXPLORER_DEVICE", "cuda:0")
     before = There.made
     with Elsewhere():
-        found = command(capsys, *COMMANDS[name])
+        found = answered(name, "cuda:0", home, monkeypatch, capsys)
     assert There.made > before
     near = partial(pytest.approx, rel=1e-3, abs=1e-4, nan_ok=True)
     assert timeless(found) == timeless(truth, about=near)
+
+
+def answered(name: str, device: str, home: Path, monkeypatch: Any, capsys: Any) -> dict[str, Any]:
+    """What a command answers on a device, with a cache of its own in ``home``."""
+    surround(monkeypatch, home / "explorer.toml", home / device)
+    monkeypatch.setenv("EXPLORER_DEVICE", device)
+    return command(capsys, *COMMANDS[name])
 
 
 def timeless(found: Any, about: Any = float) -> Any:

@@ -1,27 +1,23 @@
 """Divisions made by processes beside this one, where many neurons are split one after another.
 
-They read what to divide from a pipe, so they end when this process does, however it ends.
+They read what to divide from a pipe (``explorer.child``).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from explorer import child
 from explorer.compute.division import Division, division
 from explorer.records import BadInput
-
-HOME = Path(__file__).resolve().parents[2]
-SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 Work = tuple[bytes, tuple[int, ...], int, int]
 """Rows, their shape, k and seed."""
@@ -44,9 +40,9 @@ class Beside:
             return
         process = self._idle.pop()
         try:
-            _send(_given(process.stdin), {"k": k, "seed": seed}, {"rows": rows})
+            _send(child.given(process.stdin), {"k": k, "seed": seed}, {"rows": rows})
         except OSError:  # it has been killed
-            _end(process)
+            child.end(process)
         else:
             self._busy.append((work, process))
 
@@ -57,9 +53,9 @@ class Beside:
         if at is None:
             return None
         _, process = self._busy.pop(at)
-        found = _received(_given(process.stdout))
+        found = _received(child.given(process.stdout))
         if found is None:  # it has been killed
-            _end(process)
+            child.end(process)
             return None
         self._idle.append(process)
         fields: dict[str, Any] = {**found[0], **found[1]}
@@ -68,7 +64,7 @@ class Beside:
     def end(self) -> None:
         """End the processes."""
         for process in (*self._idle, *(process for _, process in self._busy)):
-            _end(process)
+            child.end(process)
 
 
 _helping: list[Beside] = []
@@ -111,30 +107,11 @@ def main() -> None:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "explorer.compute.beside"],
-        cwd=HOME,
-        env={**os.environ, **SINGLE},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    with suppress(OSError):  # what it was still to read
-        _given(process.stdin).close()
-    _given(process.stdout).close()
+    return child.start("explorer.compute.beside")
 
 
 def _work(rows: np.ndarray, k: int, seed: int) -> Work:
     return rows.tobytes(), rows.shape, k, seed
-
-
-def _given(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None, "a pipe was asked for"
-    return stream
 
 
 def _send(stream: IO[bytes], about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,31 +1,31 @@
 """A process that decodes pictures for this one, whose threads would wait for each other: Python
 runs one of them at a time, and half of decoding is Python.
 
-It reads from a pipe what to decode, so it ends when this process does, however that ends.
+It reads from a pipe what to decode (``explorer.child``).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import struct
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from io import BufferedReader
-from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
 
+from explorer import child
 from explorer.images.pictures import view
 from explorer.records import BadInput, Preprocess
 
-HOME = Path(__file__).resolve().parents[2]
-SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+LOG = logging.getLogger(__name__)
+
 PIPE_BYTES = 1 << 20
 """What a pipe holds, if the system lets us say: some pictures, made before they are asked for."""
 
@@ -39,16 +39,10 @@ class Reader:
     def __init__(self, root: str, preprocess: Preprocess) -> None:
         self._root = root
         self._preprocess = preprocess
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "explorer.images.reader"],
-            cwd=HOME,
-            env={**os.environ, **SINGLE},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._to = _given(self._process.stdin)
-        self._from = cast(BufferedReader, _given(self._process.stdout))
-        self._ended = False
+        self._process = child.start("explorer.images.reader")
+        self._to = child.given(self._process.stdin)
+        self._from = cast(BufferedReader, child.given(self._process.stdout))
+        self._ended = self._missed = False
         _widen(self._from)
         self._say({"root": os.path.abspath(root), "preprocess": asdict(preprocess)})
 
@@ -68,6 +62,9 @@ class Reader:
             return
         if self._ended:
             raise EOFError
+        if not self._missed:
+            LOG.warning("A process that decodes pictures was killed: a thread does its work.")
+        self._missed = True
         out[:] = view(self._root, path, self._preprocess)
 
     def end(self) -> None:
@@ -77,11 +74,8 @@ class Reader:
 
     def close(self) -> None:
         """End the process and let go of it; nobody may wait for a picture."""
-        self.end()
-        self._process.wait()
-        with suppress(OSError):  # what it was still to read
-            self._to.close()
-        self._from.close()
+        self._ended = True
+        child.end(self._process)
 
     def _reason(self) -> str:
         """Why a picture was refused; nothing if the process ended meanwhile."""
@@ -119,11 +113,6 @@ def _widen(pipe: IO[bytes]) -> None:
         import fcntl
 
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-
-def _given(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None, "a pipe was asked for"
-    return stream
 
 
 if __name__ == "__main__":
