@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from explorer.records import BadInput
 
 
-def squares(fault: int) -> Any:
+@contextmanager
+def squares(fault: int) -> Iterator[Any]:
     """Work that fails at one number, by nobody's fault at 7, and kills from 100 on."""
 
     def work(number: int) -> int:
@@ -19,4 +22,4 @@ def squares(fault: int) -> Any:
             os.kill(os.getpid(), signal.SIGKILL)
         return number * number
 
-    return work
+    yield work

@@ -5,10 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,9 @@ from explorer.answers import layer as layer_answers
 from explorer.answers.layer import sweep_part
 from explorer.backend import Asker, Backend, SplitQuestion, Study
 from explorer.compute import engine, grouped, scan
+from explorer.compute.device import threads
 from explorer.compute.engine import Cluster
+from explorer.lock import ACTOR, HELD, hold
 from explorer.records import BadInput, Neuron, Status, Unavailable
 from explorer.session import InlineQueue
 from explorer.settings import load_settings
@@ -55,26 +58,28 @@ def die_once() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def mortal_scanner(*args: Any) -> Any:
+@contextmanager
+def mortal_scanner(*args: Any) -> Iterator[Any]:
     """The scanner of an actor, the first of which dies at its first pictures."""
-    work = scan.scanner(*args)
+    with scan.scanner(*args) as work:
 
-    def scan_or_die(paths: Any) -> Any:
-        die_once()
-        return work(paths)
+        def scan_or_die(paths: Any) -> Any:
+            die_once()
+            return work(paths)
 
-    return scan_or_die
+        yield scan_or_die
 
 
-def mortal_attributer(*args: Any) -> Any:
+@contextmanager
+def mortal_attributer(*args: Any) -> Iterator[Any]:
     """As ``mortal_scanner``, for batches of a sweep."""
-    work = grouped.attributer(*args)
+    with grouped.attributer(*args) as work:
 
-    def attribute_or_die(task: Any) -> Any:
-        die_once()
-        return work(task)
+        def attribute_or_die(task: Any) -> Any:
+            die_once()
+            return work(task)
 
-    return attribute_or_die
+        yield attribute_or_die
 
 
 def mortal_part(*args: Any) -> None:
@@ -86,7 +91,7 @@ def mortal_part(*args: Any) -> None:
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """A thread for this process, and so for each actor."""
-    before = torch.get_num_threads()
+    before = threads()  # asked for the first time, it sets them
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
@@ -206,6 +211,18 @@ def test_a_comparison_is_the_same_on_ray(address: str, pictures: Path, tmp_path:
     ]
     local, ray = (asdict(replace(each, seconds={})) for each in found)
     np.testing.assert_equal(ray, local)
+    assert left_by_actors() == []
+
+
+def left_by_actors() -> list[Path]:
+    """Folders that no actor holds any more."""
+    found = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{ACTOR}*"):
+        with suppress(Unavailable):  # it went meanwhile, with an actor of another cluster
+            if (held := hold(folder / HELD)) is not None:
+                held.close()
+                found.append(folder)
+    return found
 
 
 def test_answers_come_in_order_and_errors_as_they_are(address: str) -> None:

@@ -7,9 +7,8 @@ done before a stop is not done again.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from explorer.answers.room import Room
 from explorer.compute.engine import LOCAL, Cluster
 from explorer.keys import Identity, Question, job_args, key, question_from
 from explorer.lab import Report
+from explorer.lock import actors_folder
 from explorer.records import ExplorerError, Neuron, Unavailable
 from explorer.settings import Settings
 from explorer.store import Store
@@ -83,9 +83,10 @@ def _spread(
         tell()
 
 
+@contextmanager
 def answerer(
     settings: Settings, device: str, kind: str, part: Part
-) -> Callable[[Mapping[str, Any]], Stored]:
+) -> Iterator[Callable[[Mapping[str, Any]], Stored]]:
     """What an actor does with a part of a question: what it stored is its answer. It reads the
     scans and pictures of the machine that asks, which it must see under the same path."""
     seen = settings.cache_dir / "scans"
@@ -94,18 +95,18 @@ def answerer(
             f"A machine of the Ray cluster does not see {seen}: put EXPLORER_CACHE_DIR and the "
             "pictures where all its machines find them under the same path."
         )
-    own = Path(tempfile.mkdtemp(prefix="explorer-actor-"))
-    for name in ("scans", "data"):
-        (own / name).symlink_to(settings.cache_dir / name)
-    outbox = Outbox(own, settings.cache_gb)
-    room = Room(replace(settings, cache_dir=own, device=device, engine=LOCAL), outbox)
+    with actors_folder() as own:
+        for name in ("scans", "data"):
+            (own / name).symlink_to(settings.cache_dir / name)
+        outbox = Outbox(own, settings.cache_gb)
+        room = Room(replace(settings, cache_dir=own, device=device, engine=LOCAL), outbox)
 
-    def answer(args: Mapping[str, Any]) -> Stored:
-        with suppress(ExplorerError):  # the whole question will meet it too, and say so
-            part(room, *question_from(kind, args), _silent)
-        return outbox.take()
+        def answer(args: Mapping[str, Any]) -> Stored:
+            with suppress(ExplorerError):  # the whole question will meet it too, and say so
+                part(room, *question_from(kind, args), _silent)
+            return outbox.take()
 
-    return answer
+        yield answer
 
 
 class Outbox(Store):

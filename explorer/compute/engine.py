@@ -13,10 +13,10 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from explorer.compute.device import threads
 from explorer.records import ExplorerError, Unavailable
@@ -32,6 +32,7 @@ AHEAD = 4
 ATTEMPTS = 3
 GLANCE_SECONDS = 1.0
 REACH_SECONDS = 5.0
+LEAVE_SECONDS = 5.0
 SETTINGS = b"\x04"
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
 """How HTTP/2, which Ray's client server speaks, begins on either side: with a frame of settings."""
@@ -39,6 +40,8 @@ QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
+Maker: TypeAlias = AbstractContextManager[Callable[[Task], Answer]]
+"""What an actor does with a task, for as long as it lives."""
 
 
 class Cluster:
@@ -87,13 +90,14 @@ class Cluster:
 
     def map(
         self,
-        make: Callable[..., Callable[[Task], Answer]],
+        make: Callable[..., Maker[Task, Answer]],
         args: tuple[Any, ...],
         tasks: Sequence[Task],
         idle: Callable[[], None],
     ) -> Iterator[Answer]:
-        """The answers to tasks, in their order, by the function that ``make(*args)`` gives on each
-        actor; ``make`` is a function of a module. ``idle`` is called each second of waiting.
+        """The answers to tasks, in their order, by the function that the context ``make(*args)``
+        gives on each actor; ``make`` is a function of a module. ``idle`` is called each second of
+        waiting.
 
         A lost actor is replaced and its tasks done again; Unavailable when a task has taken three
         with it. What a task raises is raised here.
@@ -182,8 +186,12 @@ class _Crew:
         return found
 
     def end(self) -> None:
-        """Dismiss all actors, whatever they are at."""
-        for actor in {*self._places, *(actor for _, _, actor in self._tasks.values())}:
+        """Dismiss all actors, whatever they are at. Those that are at nothing tidy up before."""
+        at_work = {actor for _, _, actor in self._tasks.values()}
+        idle = {*self._places} - at_work
+        if left := [actor.leave.remote() for actor in idle]:
+            self._ray.wait(left, num_returns=len(left), timeout=LEAVE_SECONDS)
+        for actor in idle | at_work:
             self._ray.kill(actor)
 
     def _hire(self, count: int) -> list[Any]:
@@ -211,14 +219,19 @@ class _Crew:
 class _Actor:
     """Lives in a process of its own, with one device."""
 
-    def __init__(self, make: Callable[..., Callable[[Any], Any]], args: tuple[Any, ...]) -> None:
+    def __init__(self, make: Callable[..., Maker[Any, Any]], args: tuple[Any, ...]) -> None:
         self._make = partial(make, *args)
+        self._life = ExitStack()
         self._work: Callable[[Any], Any] | None = None
 
     def do(self, task: Any) -> Any:
         """The answer to a task. What cannot even be begun is told of the first task."""
-        self._work = self._work or self._make()
+        self._work = self._work or self._life.enter_context(self._make())
         return self._work(task)
+
+    def leave(self) -> None:
+        """Tidy up: no task will come."""
+        self._life.close()
 
 
 def _connected(address: str) -> Any:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +24,7 @@ from explorer.compute.lower_maps import DISK_GB, LowerMaps
 from explorer.compute.scan import to_input
 from explorer.disk import private_folder, storing
 from explorer.lab import Report
+from explorer.lock import actors_folder
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import ImageSet, References, Workspace
@@ -112,9 +113,10 @@ def on(
     return spread
 
 
+@contextmanager
 def attributer(
     workspace: Workspace, root: str, device: str, between: tuple[str, str], rule: str
-) -> Callable[[tuple[Task, Sequence[str]]], np.ndarray]:
+) -> Iterator[Callable[[tuple[Task, Sequence[str]]], np.ndarray]]:
     """What an actor does with a batch and the paths of its pictures."""
     loaded = load(workspace.network, workspace.weights)
     network = Network.build(loaded, choose_device(device))
@@ -124,15 +126,16 @@ def attributer(
         names = [paths[image] for image in index.tolist()]
         return to_input(np.stack(views.decoded(root, names, network.info.preprocess)), network)
 
-    kept = Store(Path(tempfile.mkdtemp(prefix="explorer-actor-")), DISK_GB)
-    relevance = attributing(network, LowerMaps(decoded, kept, root), between, rule, among=0)
+    with actors_folder() as folder:
+        kept = LowerMaps(decoded, Store(folder, DISK_GB), root)
+        relevance = attributing(network, kept, between, rule, among=0)
 
-    def work(given: tuple[Task, Sequence[str]]) -> np.ndarray:
-        task, names = given
-        paths.update(zip(task[0].tolist(), names, strict=True))
-        return _whole(relevance, task)
+        def work(given: tuple[Task, Sequence[str]]) -> np.ndarray:
+            task, names = given
+            paths.update(zip(task[0].tolist(), names, strict=True))
+            return _whole(relevance, task)
 
-    return work
+        yield work
 
 
 def _whole(relevance: Relevance, task: Task) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache
 
 import numpy as np
@@ -106,14 +106,15 @@ def scan_on(
     writer.finish()
 
 
+@contextmanager
 def scanner(
     workspace: Workspace, root: str, layers: Sequence[str], device: str, cores: int
-) -> Callable[[Sequence[str]], list[Piece]]:
+) -> Iterator[Callable[[Sequence[str]], list[Piece]]]:
     """What an actor that has so many cores does with paths of pictures."""
     loaded = load(workspace.network, workspace.weights)
     network = Network.build(loaded, choose_device(device), workspace.precision)
     decode = decoder(network, root, cores, kept=True)
-    return lambda paths: list(pieces(network, decode, paths, layers))
+    yield lambda paths: list(pieces(network, decode, paths, layers))
 
 
 def pieces(
