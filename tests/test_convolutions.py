@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from explorer.compute import convolutions
 from explorer.compute.convolutions import convolved
+from explorer.compute.pulls import Product, total
 from explorer.networks import pointwise, winograd
 from explorer.networks.laid_out import Convolution
 from explorer.networks.machine_code import PROCESSORS
@@ -160,3 +161,46 @@ def test_with_avx2_fewer_places_and_weights_are_enough(
     found = F.conv_transpose2d(gradients[0], conv.weight)
     torch.testing.assert_close(pull(gradients)[0][0], found)
     assert len(quick) == 2 * own
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(32, 32, 3, 2, 1, groups=32),
+        nn.Conv2d(32, 32, 5, 1, 2, groups=32, bias=False),
+        nn.Conv2d(512, 512, 1),
+        nn.Conv2d(32, 48, 3, padding=1, bias=False),
+    ],
+)
+def test_what_is_scaled_in_the_same_pass_is_what_is_scaled_after_it(
+    conv: nn.Conv2d, turns: int
+) -> None:
+    count = 12 if conv.kernel_size == (1, 1) else 2
+    x = normal(count, conv.in_channels, 14, 13).abs()
+    output = layer(conv)(x)
+    gradients = normal(turns, *output.shape, seed=3)
+    leaf = x.clone().requires_grad_()
+    truth = torch.stack([torch.autograd.grad(conv(leaf), leaf, each)[0] for each in gradients])
+    below, added = normal(*x.shape, seed=4).abs() + 0.5, normal(*x.shape, seed=5)
+    conv, single = conv.float(), x.float()
+    made, pull = convolved(conv, dict(conv.named_parameters()), single, output.float(), later=True)
+    most = {"rtol": 0, "atol": 2e-5 * float(truth.abs().max()), "check_dtype": False}
+    torch.testing.assert_close(made(), output, **most)
+    other = normal(*output.shape, seed=6)
+    torch.testing.assert_close(made(other.float(), 0.5), (output + other).clamp(min=0.5), **most)
+
+    def share() -> Product:
+        (source,) = pull(gradients.float())
+        return Product(source, single)
+
+    torch.testing.assert_close(share().alone(single), truth * x, **most)
+    torch.testing.assert_close(share().over(None).alone(single), truth * x, **most)
+    scaled = share().over(below.float())
+    torch.testing.assert_close(scaled.alone(single), truth * x / below, **most)
+    one, two = (share().over(below.float()), Product(added.float().expand(turns, *x.shape)))
+    sums = total([share(), two], single, below.float())
+    torch.testing.assert_close(sums, (truth * x + added) / below, **most)
+    torch.testing.assert_close(
+        one.add_to(added.float().repeat(turns, 1, 1, 1, 1)), truth * x / below + added, **most
+    )

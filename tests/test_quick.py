@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explorer.networks import pointwise, quick, winograd
+from explorer.networks import laid_out, pointwise, quick, winograd
 from explorer.networks.machine_code import PROCESSORS
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.winograd import Tiled
@@ -85,6 +85,42 @@ def test_points_are_a_convolution(
     whole = math.prod(truth.shape) // outer % processor.rows == 0
     assert (found.data_ptr() == over.data_ptr()) == whole, "rows that are made twice"
     assert torch.equal(points(maps, bias, kept, 0.0), found)
+
+
+@pytest.mark.parametrize("outer", [20, 24, 40])
+def test_channels_that_are_left_over_are_made_twice(processor: Any, outer: int) -> None:
+    maps = normal(3, 20, 7, 6, seed=2)
+    module = nn.Conv2d(20, outer, 1).requires_grad_(False)
+    fits = processor.copies and outer != 20
+    assert pointwise.suits(module, module.weight, maps) == fits
+    if not fits:
+        return
+    added = normal(3, outer, 7, 6, seed=3).contiguous(memory_format=torch.channels_last)
+    kept = added.clone()
+    truth = F.conv2d(maps.double(), module.weight.double(), module.bias.double()) + added
+    points = Pointwise(module.weight)
+    near(points(maps, module.bias, added, over=True), truth, 2e-6)
+    assert torch.equal(added, kept), "it is not written over, as some is read twice"
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(
+    ("size", "way"), [(1, (Pointwise, 1)), (1, (Pointwise, 2)), (3, (Tiled, 4)), (3, (Tiled, 6))]
+)
+def test_what_is_made_is_scaled(
+    processor: Any, size: int, way: Any, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:  # for any cache
+        monkeypatch.setattr(laid_out, "STREAM", 0)
+    kind, form = way
+    weight, maps = normal(64, 48, size, size), normal(3, 48, 13, 9, seed=2)
+    step = form if kind is Pointwise else 1
+    truth = F.conv2d(maps.double(), weight.double(), None, step, padding=size // 2)
+    by, below = normal(*truth.shape, seed=3), normal(*truth.shape, seed=4).abs() + 0.5
+    near(kind(weight, form).scaled(maps, by, below), truth * by / below, 4e-5)
+    near(kind(weight, form)(maps), truth, 4e-5)
+    with pytest.raises(ValueError, match="fit"):
+        kind(weight, form).scaled(maps, by[1:], below)
 
 
 def closed(maps: Tensor, share: float) -> Tensor:

@@ -111,7 +111,7 @@ def _summed(share: Product, lower: Tensor | None, axis: int) -> Tensor:
     by = share.by
     if lower is not None:
         by = share.at(lower) if by is None else share.at(lower) * by
-    if isinstance(share.source, Later) and by is not None:
+    if isinstance(share.source, Later) and share.source.summed and by is not None:
         return share.source.summed(by)
     space = [each for each in range(2, share.maps.dim()) if each != axis + 1]
     turns = max(1, PIECE // share.maps[0].numel())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any, cast
@@ -12,7 +13,9 @@ from torch.func import functional_call
 
 from explorer.compute import places
 from explorer.compute.pulls import Later, Lone, Product, Pull, Share, transposed
-from explorer.networks import pointwise, winograd
+from explorer.networks import depthwise, pointwise, winograd
+from explorer.networks.depthwise import Depthwise
+from explorer.networks.laid_out import Convolution
 from explorer.networks.machine_code import registers
 from explorer.networks.pointwise import Pointwise
 
@@ -27,24 +30,35 @@ def convolved(
     x: Tensor,
     output: Tensor,
     wanted: Tensor | None = None,
-) -> tuple[Callable[[], Tensor], Callable[[Any], tuple[Tensor, ...]]]:
+    later: bool = False,
+) -> tuple[Callable[..., Tensor], Callable[[Any], tuple[Any, ...]]]:
     """``transposed`` for a convolution with these weights and biases, whose output, of the form of
-    ``output``, is made when it is asked for. Autograd would copy the pictures for every start; a
-    transposed convolution needs no more than their size. What comes down to where ``wanted``
-    [B,...] is zero may be left out."""
+    ``output``, is made when it is asked for; that of a plain one with another map added, and no
+    less than a number, if asked. Autograd would copy the pictures for every start; a transposed
+    convolution needs no more than their size. What comes down is as ``convolution_pull`` has it."""
+    if is_flat(module):
+        weight, bias = weights["weight"], weights.get("bias")
+        pull = convolution_pull(module, weight, x, output, wanted, later)
+        own: Convolution | None = None
+        if _worth_laying_out(module, weight, x):
+            own = Pointwise(weight, cast("tuple[int, int]", module.stride)[0])
+        elif depthwise.suits(module, weight, x):
+            own = Depthwise(weight, depthwise.form_of(module))
+
+        def made(added: Tensor | None = None, least: float = -math.inf) -> Tensor:
+            if own:
+                return own(x, bias, added, least)
+            how: Any = (module.stride, module.padding, module.dilation, module.groups)
+            plain = F.conv2d(x, weight, bias, *how)
+            return plain if added is None else plain.add_(added).clamp_(min=least)
+
+        return made, pull
 
     def call(values: Tensor) -> Any:
         return functional_call(module, dict(weights), (values,))
 
-    if is_flat(module):
-        weight, bias = weights["weight"], weights.get("bias")
-        pull = convolution_pull(module, weight, x, output, wanted)
-        if _worth_laying_out(module, weight, x):
-            step, _ = cast("tuple[int, int]", module.stride)
-            return lambda: Pointwise(weight, step)(x, bias), pull
-        return lambda: call(x), pull
-    made, back = transposed(call, x)
-    return lambda: made, back
+    output, back = transposed(call, x)
+    return lambda: output, back
 
 
 def is_flat(module: nn.Module) -> bool:
@@ -54,11 +68,16 @@ def is_flat(module: nn.Module) -> bool:
 
 
 def convolution_pull(
-    module: nn.Module, weight: Tensor, x: Tensor, output: Tensor, wanted: Tensor | None = None
+    module: nn.Module,
+    weight: Tensor,
+    x: Tensor,
+    output: Tensor,
+    wanted: Tensor | None = None,
+    later: bool = False,
 ) -> Callable[[Tensor | Product], tuple[Any]]:
     """What pulls gradients [T,B,...] of the output of such a convolution back to its input x: maps,
-    or where they come as a product, maps that may be made later. What comes down to where
-    ``wanted`` [B,...] is zero may be left out."""
+    or where they come as a product or ``later`` is asked for, maps that may be made later. What
+    comes down to where ``wanted`` [B,...] is zero may be left out."""
     size, stride, padding, dilation = (
         cast("tuple[int, int]", each)
         for each in (module.kernel_size, module.stride, module.padding, module.dilation)
@@ -72,22 +91,33 @@ def convolution_pull(
     most = winograd.LEAST if not tiles or bool(weight.amin() < 0) else winograd.MOST
     turned, even = weight.transpose(0, 1), stride == (1, 1)
     points = cache(partial(Pointwise, turned))
+    alone = None
+    if depthwise.suits(module, weight, x):
+        alone = depthwise.Transposed(weight, depthwise.form_of(module), x.shape[2:])
     apart = None
     if groups == 1 and not tiles:
         apart = places.Transposed(module, weight, x.shape[2:], wanted)
 
+    def way(flat: Tensor) -> Convolution | None:
+        """By code of our own, if that is quicker."""
+        if tiles and (side := winograd.side_for(flat, most, len(flat))):
+            return laid_out(side)
+        return points() if even and _worth_laying_out(module, turned, flat) else alone
+
     def pull(gradients: Tensor | Product) -> tuple[Any]:
         if isinstance(gradients, Product):
-            if apart and apart.worth_it(gradients):
+            if apart and gradients.below is None and apart.worth_it(gradients):
                 return (apart.later(gradients),)
             gradients = gradients.alone(output)
         flat = gradients.flatten(0, 1)
-        if tiles and (side := winograd.side_for(flat, most, len(flat))):
-            given = laid_out(side)(flat)
-        elif even and _worth_laying_out(module, turned, flat):
-            given = points()(flat)
-        else:
+        if not (quick := way(flat)):
             given = F.conv_transpose2d(flat, weight, None, stride, padding, left, groups, dilation)
+        elif later and len(gradients) == 1:
+            return (
+                Later(lambda: quick(flat)[None], scaled=lambda *by: quick.scaled(flat, *by)[None]),
+            )
+        else:
+            given = quick(flat)
         return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)
 
     return pull

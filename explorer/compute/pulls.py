@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from typing import Any
+from typing import Any, cast
 from warnings import catch_warnings, filterwarnings
 
 import torch
@@ -50,12 +50,19 @@ class Lone:
 
 
 class Later:
-    """Maps [T,B,C,H,W] that are made when they are asked for. ``summed`` gives what they come to
-    times maps [B,C,H,W], added up over space [T,B,C], with less work than it takes to make them."""
+    """Maps [T,B,C,H,W] that are made when they are asked for. With less work than it takes to make
+    them, ``summed`` (if it can) gives what they come to times maps [B,C,H,W], added up over space
+    [T,B,C]; and ``scaled`` (if it can) what they are times maps, divided by others."""
 
-    def __init__(self, make: Callable[[], Tensor], summed: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Tensor],
+        summed: Callable[[Tensor], Tensor] | None = None,
+        scaled: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
         self._make = make
         self.summed = summed
+        self.scaled = scaled
 
     @cached_property
     def maps(self) -> Tensor:
@@ -66,11 +73,13 @@ class Later:
 @dataclass(frozen=True)
 class Product:
     """Relevance that is ``maps`` [T,B,...] times ``by`` [B,...] (None: once), at every ``steps``-th
-    place down and across, and nothing between. Whoever divides it or adds it up multiplies in the
-    same pass. Its maps may be overwritten unless they are ``shared`` with other readers."""
+    place down and across, and nothing between; divided by ``below`` [B,...] where maps that are
+    made later can be. Whoever divides it or adds it up multiplies in the same pass. Its maps may be
+    overwritten unless they are ``shared`` with other readers."""
 
     source: Tensor | Later
     by: Tensor | None = None
+    below: Tensor | None = None
     steps: tuple[int, int] = (1, 1)
     shared: bool = False
 
@@ -88,12 +97,16 @@ class Product:
         if below is None:
             return self
         here = self.at(below)
+        if self.by is not None and isinstance(self.source, Later) and self.source.scaled:
+            return replace(self, below=here)
         scale = here.reciprocal() if self.by is None else self.by / here
         return replace(self, by=scale)
 
     def alone(self, like: Tensor) -> Tensor:
         """[T,B,...]: whole maps of a value ``like`` [B,...]."""
         if self.steps == (1, 1):
+            if self.below is not None:
+                return self._scaled()
             maps = self.maps.clone() if self.shared else self.maps
             return maps if self.by is None else maps.mul_(self.by)
         return self.add_to(nothing(len(self.maps), like))
@@ -101,11 +114,17 @@ class Product:
     def add_to(self, found: Tensor) -> Tensor:
         """Maps [T,B,...] to which this relevance is added in place."""
         here = self.at(found)
-        if self.by is None:
+        if self.below is not None:
+            here.add_(self._scaled())
+        elif self.by is None:
             here.add_(self.maps)
         else:
             here.addcmul_(self.maps, self.by)
         return found
+
+    def _scaled(self) -> Tensor:
+        scaled: Any = cast(Later, self.source).scaled
+        return cast(Tensor, scaled(self.by, self.below))
 
 
 Share = Tensor | Lone | Product

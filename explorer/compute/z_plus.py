@@ -39,7 +39,7 @@ def z_plus_above_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
     """``z_plus`` of an input that is never negative, as after a rectifier."""
     (x,) = inputs
     plus = {name: w.clamp(min=0) for name, w in module.named_parameters(recurse=False)}
-    below, pull = _positive(module, plus, x, output)
+    below, pull = _positive(module, plus, x, output, later=True)
 
     def whole(shares: Tensor | Product) -> tuple[Share, ...]:
         return (Product(pull(shares)[0], x),)
@@ -55,15 +55,19 @@ def z_plus_above_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
 
 
 def _positive(
-    module: nn.Module, weights: Mapping[str, Tensor], x: Tensor, output: Tensor
-) -> tuple[Callable[[], Tensor], Callable[[Any], tuple[Tensor, ...]]]:
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    output: Tensor,
+    later: bool = False,
+) -> tuple[Callable[[], Tensor], Callable[[Any], tuple[Any, ...]]]:
     """``convolved`` of what is never negative, stabilised: in the bias, which costs nothing. What
     comes down is multiplied by x."""
     if "bias" in weights:
         shifted = {**weights, "bias": weights["bias"] + STABILISER}
-        below, pull = convolved(module, shifted, x, output, x)
+        below, pull = convolved(module, shifted, x, output, x, later)
         return cache(below), pull
-    z, pull = convolved(module, weights, x, output, x)
+    z, pull = convolved(module, weights, x, output, x, later)
     return cache(lambda: z() + STABILISER), pull
 
 
@@ -81,7 +85,7 @@ def _both(
         below, pull = _positive(module, {**plus, "weight": wide}, torch.cat(halves, 1), output)
 
         def pulled(shares: Tensor) -> Sequence[Tensor]:
-            return pull(shares)[0].chunk(2, 2)
+            return cast("Sequence[Tensor]", pull(shares)[0].chunk(2, 2))
 
     else:
         more, first = _positive(module, plus, halves[0], output)
@@ -101,7 +105,7 @@ def _both(
 
 def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """``z_plus`` of a convolution whose output y is cut at zero. Of a signed input,
-    z = (y + |W| |x| + |b|) / 2 takes one convolution instead of two, and loses no digits where y is
+    2 z = y + |W| |x| + |b| takes one convolution instead of two, and loses no digits where y is
     above zero; elsewhere no relevance comes, unless something is added to what was cut. What comes
     down by W and by |W| comes as channels side by side."""
     (x,) = inputs
@@ -110,12 +114,11 @@ def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
     if not is_flat(module):
         return z_plus(module, inputs, output)
     size, weights = x.abs(), dict(module.named_parameters(recurse=False))
-    half, groups = {n: each.abs() / 2 for n, each in weights.items()}, cast(int, module.groups)
-    more, _ = _positive(module, half, size, output)
-    pull = convolution_pull(
-        module, torch.cat([weights["weight"] / 2, half["weight"]], 1), x, output
-    )
-    below = cache(lambda: more().add_(output, alpha=0.5).clamp_(min=STABILISER))
+    weight, groups, least = weights["weight"], cast(int, module.groups), 2 * STABILISER
+    bias = weights.get("bias", weight.new_zeros(len(weight))).abs() + least
+    made, _ = convolved(module, {"weight": weight.abs(), "bias": bias}, size, output)
+    below = cache(lambda: made(output, least))
+    pull = convolution_pull(module, torch.cat([weight, weight.abs()], 1), x, output)
 
     def whole(shares: Tensor) -> tuple[Share, ...]:
         halves = pull(shares)[0].unflatten(2, (groups, 2, -1)).unbind(3)

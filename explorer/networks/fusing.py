@@ -35,15 +35,20 @@ class Fused(nn.Module):
         self.unary = ("hardtanh" if limited else "relu") if cut else None
         self.bounds = [0.0, ceiling] if limited else []
         self.over = False  # nobody reads the other map afterwards, so that it may be written over
+        self.border: Bordered | None = None  # what surrounds the map, if it has not been yet
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         own = self.convolution
+        if self.border is not None:
+            left, right, above, below = self.border.pad.pads(x)
+            if way := quick.convolution(own, x, ((above, below), (left, right))):
+                return way(x, own.bias, other, *self._cuts, self.over)
+            x = self.border(x)
         if x.device.type == "cuda":
             made = cudnn.convolution(own, x, other, self.unary is not None)
             return limited(made, self.bounds[1], made) if self.bounds else made
         if way := quick.convolution(own, x):
-            least, most = self.bounds or (0.0 if self.unary else -math.inf, math.inf)
-            return way(x, own.bias, other, least, most, self.over)
+            return way(x, own.bias, other, *self._cuts, self.over)
         how = (own.weight, own.bias, own.padding, own.stride, own.dilation, own.groups)
         call: Any = torch.ops.mkldnn._convolution_pointwise
         if other is None:
@@ -51,6 +56,11 @@ class Fused(nn.Module):
         else:
             made = call.binary(x, other, *how, "add", 1.0, self.unary, self.bounds, None)
         return cast(Tensor, made)
+
+    @property
+    def _cuts(self) -> tuple[float, float]:
+        least = 0.0 if self.unary else -math.inf
+        return least, self.bounds[1] if self.bounds else math.inf
 
 
 class Bordered(nn.Module):
@@ -104,6 +114,7 @@ def fuse(program: fx.GraphModule) -> fx.GraphModule:
     for node in list(program.graph.nodes):
         if isinstance(convolution := _module(program, node), nn.Conv2d) and _plain(convolution):
             _fuse(program, node, convolution)
+    program.graph.eliminate_dead_code()
     for node in list(program.graph.nodes) if parameter.device.type == "cpu" else ():
         if isinstance(pad := _module(program, node), m.SamePad):
             _border(program, node, pad)
@@ -194,10 +205,17 @@ def _cut(program: fx.GraphModule, node: fx.Node) -> float | None:
 
 
 def _border(program: fx.GraphModule, node: fx.Node, pad: m.SamePad) -> None:
-    """Fuse a padding with the ceiling before it, if that alone is padded."""
+    """Fuse a padding with the ceiling before it, if that alone is padded, or else with the
+    convolution after it, if that alone reads what is padded."""
     given, ceiling = node.all_input_nodes[0], math.inf
     if given.target is limited and len(given.users) == 1:
         given, ceiling = given.args  # type: ignore[assignment]
+    reader, *others = node.users
+    fused = _module(program, reader)
+    if ceiling == math.inf and not others and isinstance(fused, Fused) and reader.args[0] is node:
+        fused.border = Bordered(pad, ceiling)
+        node.replace_all_uses_with(given)
+        return
     name = f"bordered_{node.name}"
     program.add_submodule(name, Bordered(pad, ceiling))
     with program.graph.inserting_before(node):

@@ -10,14 +10,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from explorer.networks.machine_code import LINE
+
+STREAM = 1 << 23
+"""Maps of more bytes do not stay in the cache until they are read."""
+
 Bounds = tuple[float, float]
 """Values are no less and no more than these."""
+UNBOUND = (-math.inf, math.inf)
 
 
 class Convolution(ABC):
     """A convolution of float32 maps on a CPU by weights [O,I,h,w] that gives a value for every
-    ``step``-th of their lines and columns. What is laid out of the weights is made when first
-    needed."""
+    ``step``-th of their lines and columns, unless its ``form`` is another. What is laid out of the
+    weights is made when first needed."""
 
     def __init__(self, weight: Tensor, step: int = 1) -> None:
         self.weight = weight.detach()
@@ -36,22 +42,44 @@ class Convolution(ABC):
         which may be written ``over``, no less than ``least`` and no more than ``most``. A value
         depends on nothing but what the kernel sees of its picture. Raises ValueError where forms do
         not fit, as machine code would not."""
-        (outer, inner), (count, channels, high, wide) = self.weight.shape[:2], maps.shape
-        high, wide = (-(-length // self.step) for length in (high, wide))
-        form = (count, outer, high, wide)
+        count, outer, high, wide = form = self.form(maps)
         fits = bias is None or bias.shape == (outer,)
-        if channels != inner or not fits or (added is not None and added.shape != form):
+        if maps.shape[1] != self.inner or not fits or (added is not None and added.shape != form):
             raise ValueError(f"weights {tuple(self.weight.shape)} do not fit {tuple(maps.shape)}")
-        maps = maps.contiguous(memory_format=torch.channels_last)
+        maps = laid(maps)
         bias = maps.new_zeros(outer) if bias is None else bias.contiguous()
-        if added is not None:
-            added = added.contiguous(memory_format=torch.channels_last)
+        added = None if added is None else laid(added)
         if added is not None and over and self.makes_once(maps):
             made = added
         else:
             made = maps.new_empty((count, high, wide, outer)).permute(0, 3, 1, 2)
         self.make(maps, bias, added, made, (least, most))
         return made
+
+    def scaled(self, maps: Tensor, by: Tensor, below: Tensor) -> Tensor:
+        """[N,O,h,w], channels last, of maps [N,I,H,W], times ``by`` and divided by ``below``, which
+        are of the form of that. Raises ValueError as a call does."""
+        if maps.shape[1] != self.inner or not by.shape == below.shape == self.form(maps):
+            raise ValueError(f"{tuple(by.shape)} does not fit {tuple(maps.shape)}")
+        by = laid(by)
+        made = torch.empty_like(by)
+        self.scale(laid(maps), by, laid(below), made)
+        return made
+
+    def scale(self, maps: Tensor, by: Tensor, below: Tensor, made: Tensor) -> None:
+        """Fill ``made`` with what is scaled."""
+        self.make(maps, maps.new_zeros(len(self.weight)), None, made, UNBOUND)
+        made.mul_(by).div_(below)
+
+    @property
+    def inner(self) -> int:
+        """How many channels are read."""
+        return self.weight.shape[1]
+
+    def form(self, maps: Tensor) -> tuple[int, ...]:
+        """(N, O, h, w): of what is made of maps [N,I,H,W]."""
+        sizes = (-(-length // self.step) for length in maps.shape[2:])
+        return (len(maps), len(self.weight), *sizes)
 
     def makes_once(self, maps: Tensor) -> bool:
         """Whether no value is made twice, so that what is added need not be there any more."""
@@ -67,6 +95,16 @@ class Convolution(ABC):
         self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, bounds: Bounds
     ) -> None:
         """Fill ``made``, which may be what is added."""
+
+
+def laid(maps: Tensor) -> Tensor:
+    """Maps that lie channels last."""
+    return maps.contiguous(memory_format=torch.channels_last)
+
+
+def goes_past(made: Tensor) -> bool:
+    """Whether maps are better written past the cache: they would push each other out of it."""
+    return made.nbytes > STREAM and made.data_ptr() % (4 * LINE) == 0
 
 
 def addresses(*tensors: Tensor | None) -> list[int | None]:

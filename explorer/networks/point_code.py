@@ -9,9 +9,12 @@ from typing import Any
 from llvmlite import ir
 
 from explorer.networks.machine_code import (
+    ADDING,
     BOUNDS,
     INT,
     ONE,
+    PLAIN,
+    SCALING,
     Registers,
     Takes,
     at,
@@ -19,39 +22,46 @@ from explorer.networks.machine_code import (
 from explorer.networks.product_code import ProductCode
 
 CONVOLVE: Takes = (
-    ("maps", "kernels", "bias", "added", "made", "chosen"),
-    ("inner", "outer", "high", "wide", "step", "tall", "broad", "whole", "first", "last", "block"),
+    ("maps", "kernels", "bias", "added", "below", "made", "chosen"),
+    (
+        *("inner", "outer", "high", "wide", "step", "tall", "broad", "whole", "past"),
+        *("first", "last", "block"),
+    ),
     BOUNDS,
 )
 
 
 class PointCode(ProductCode):
-    """``plain`` makes the places from ``first`` to ``last``, as many as registers have rows at
+    """``convolve`` makes the places from ``first`` to ``last``, as many as registers have rows at
     least, of maps [N,tall,broad,outer] from every ``step``-th line and column of maps
-    [N,high,wide,inner], by kernels [outer / width,inner,width], plus bias [outer], within
-    BOUNDS; ``adding`` also adds added, of the form of what is made. Code for ``every`` place is
+    [N,high,wide,inner], by kernels [outer / width,inner,width], plus bias [outer]. Values end in a
+    ``way``, with ``added`` and ``below`` of the form of what is made. Code for ``every`` place is
     quicker where steps are of one. Of a ``block`` of places all channels are made before those of
-    the next one, so that it stays in the cache."""
+    the next one, so that it stays in the cache; what is made goes past it where ``past`` is not 0.
+    """
 
-    def __init__(self, shape: Registers, every: bool) -> None:
+    def __init__(self, shape: Registers, every: bool, way: str) -> None:
         super().__init__(shape)
         self._places = self._every if every else self._apart
-        self._write("plain", adding=False)
-        self._write("adding", adding=True)
-        self.plain, self.adding = self.compiled(plain=CONVOLVE, adding=CONVOLVE)
+        self._way = way
+        self._write()
+        (self.convolve,) = self.compiled(convolve=CONVOLVE)
 
-    def _write(self, name: str, adding: bool) -> None:
-        b, it = self.function(name, CONVOLVE)
-        bounds = self.bounds(b, it)
+    def _write(self) -> None:
+        b, it = self.function("convolve", CONVOLVE)
+        it.bounds = self.bounds(b, it)
+        read = {PLAIN: (), ADDING: (it.added,), SCALING: (it.added, it.below)}[self._way]
 
         def end(place: Any, channel: Any, row: int) -> Any:
             return b.add(b.mul(b.add(place, INT(row)), it.outer), channel)
 
         def ahead(place: Any, channel: Any) -> None:
             for row in range(self.shape.rows):
-                for maps in (it.added, it.made) if adding else (it.made,):
-                    start = at(b, maps, end(place, channel, row))
-                    self.fetch(b, start, self.shape.width, write=True)
+                start = end(place, channel, row)
+                for maps in read:
+                    self.fetch(b, at(b, maps, start), self.shape.width, write=maps is it.added)
+                with b.if_then(b.icmp_signed("==", it.past, INT(0))):
+                    self.fetch(b, at(b, it.made, start), self.shape.width, write=True)
 
         places, given = (it.first, it.last, it.block), partial(self._places, b, it)
         made = self.product(b, it, places, given, it.kernels, it.outer, ahead)
@@ -60,12 +70,10 @@ class PointCode(ProductCode):
             for row, each in enumerate(sums):
                 start = end(place, channel, row)
                 for lane, total, own in zip(self.offsets, each, bias, strict=True):
-                    values = [b.load(total), own]
-                    if adding:
-                        values.append(self.load(b, at(b, it.added, start, INT(lane))))
-                    value = self.cut(b, self.plus(b, *values), bounds)
-                    self.store(b, value, at(b, it.made, start, INT(lane)))
-        b.ret_void()
+                    here, value = b.add(start, INT(lane)), self.plus(b, b.load(total), own)
+                    value = self.ended(b, it, self._way, value, here)
+                    self.put(b, value, at(b, it.made, here), it.past)
+        self.end(b)
 
     def _every(self, b: ir.IRBuilder, it: SimpleNamespace, place: Any) -> list[Any]:
         """Where as many places begin as registers have rows, if they follow each other."""

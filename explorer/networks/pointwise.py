@@ -5,20 +5,32 @@ next to each other share channels that are closed."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
 
 from explorer.networks.cores import divided
-from explorer.networks.laid_out import Bounds, Convolution, addresses
-from explorer.networks.machine_code import Registers, registers, second_cache
+from explorer.networks.laid_out import UNBOUND, Bounds, Convolution, addresses, goes_past
+from explorer.networks.machine_code import (
+    ADDING,
+    PLAIN,
+    SCALING,
+    Registers,
+    registers,
+    second_cache,
+)
 from explorer.networks.point_code import PointCode
 
 BLOCK, SMALL_BLOCK, LARGE_BLOCK, DEEP = 48, 12, 96, 256
 """Places that are worked out at once: what belongs to them stays in the cache. More where the
 weights do not, and are read anew for each block; fewer where they do, and a place has so many
 channels at least."""
+
+
+TWICE = 1.34
+"""How many times the channels may be made, on average."""
 
 
 def suits(module: nn.Module, weight: Tensor, maps: Tensor, least: int = 0) -> bool:
@@ -29,7 +41,7 @@ def suits(module: nn.Module, weight: Tensor, maps: Tensor, least: int = 0) -> bo
     even = len(set(module.stride)) == 1 and module.padding == (0, 0)
     single = weight.dtype == maps.dtype == torch.float32 and maps.device.type == "cpu"
     shape = registers()
-    if not even or not single or shape is None or len(weight) % shape.width:
+    if not even or not single or shape is None or not _fits(len(weight), shape):
         return False
     return maps.dim() == 4 and _places(maps, module.stride[0]) >= max(shape.rows, least)
 
@@ -38,31 +50,42 @@ class Pointwise(Convolution):
     """By weights [O,I,1,1], of every ``step``-th line and column of maps, if these are as many
     places as registers have rows at least."""
 
-    def __init__(self, weight: Tensor, step: int = 1) -> None:
-        super().__init__(weight, step)
-        self._code = _code(registers(), step == 1)
-
     def makes_once(self, maps: Tensor) -> bool:
-        """Where rows of registers are left over, the last places are made twice."""
-        return _places(maps, self.step) % self._code.shape.rows == 0
+        """Where rows of registers are left over, the last places are made twice, and so are
+        channels."""
+        rows, columns = _places(maps, self.step) % _shape().rows, len(self.weight) % _shape().width
+        return rows == columns == 0
 
     def make(
         self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, bounds: Bounds
     ) -> None:
-        (outer, inner), code = self.weight.shape[:2], self._code
+        way = PLAIN if added is None else ADDING
+        self._convolve(way, maps, bias, (added, None), made, bounds)
+
+    def scale(self, maps: Tensor, by: Tensor, below: Tensor, made: Tensor) -> None:
+        self._convolve(SCALING, maps, maps.new_zeros(len(self.weight)), (by, below), made)
+
+    def _convolve(
+        self,
+        way: str,
+        maps: Tensor,
+        bias: Tensor,
+        others: Sequence[Tensor | None],
+        made: Tensor,
+        bounds: Bounds = UNBOUND,
+    ) -> None:
+        (outer, inner), code = self.weight.shape[:2], _code(_shape(), self.step == 1, way)
         rows, places = code.shape.rows, _places(maps, self.step)
-        groups = places // rows
-        block = self._block()
-        convolve = code.plain if added is None else code.adding
-        kernels = self._kernels
-        at = addresses(maps, kernels, bias, added, made)
-        sizes = inner, outer, *maps.shape[2:], self.step, *made.shape[2:], self.whole
+        groups, block, kernels = places // rows, self._block(), self._kernels
+        at = addresses(maps, kernels, bias, *others, made)
+        past = made is not others[0] and goes_past(made)
+        sizes = inner, outer, *maps.shape[2:], self.step, *made.shape[2:], self.whole, past
 
         def work(part: tuple[int, int]) -> None:
             first, last = part
             end = places if last == groups else rows * last
             chosen = maps.new_empty(code.choices(inner, block))
-            convolve(*at, *addresses(chosen), *sizes, rows * first, end, block, *bounds)
+            code.convolve(*at, *addresses(chosen), *sizes, rows * first, end, block, *bounds)
 
         divided(work, groups, rows * inner * outer)
 
@@ -74,8 +97,10 @@ class Pointwise(Convolution):
     @cached_property
     def _kernels(self) -> Tensor:
         """[O / width,I,width]"""
-        inner = self.weight.shape[1]
-        return self.weight.reshape(-1, self._code.shape.width, inner).transpose(1, 2).contiguous()
+        (outer, inner), width = self.weight.shape[:2], _shape().width
+        first = [min(start, outer - width) for start in range(0, outer, width)]
+        rows = torch.tensor(first)[:, None] + torch.arange(width)
+        return self.weight.reshape(outer, inner)[rows].transpose(1, 2).contiguous()
 
 
 def _places(maps: Tensor, step: int) -> int:
@@ -83,7 +108,19 @@ def _places(maps: Tensor, step: int) -> int:
     return len(maps) * math.prod(-(-length // step) for length in maps.shape[2:])
 
 
+def _fits(outer: int, shape: Registers) -> bool:
+    """Whether so many channels fill registers: of some, the last are made twice."""
+    if not shape.copies or outer < shape.width:
+        return outer % shape.width == 0
+    return outer % shape.lanes == 0 and -(-outer // shape.width) * shape.width <= TWICE * outer
+
+
+def _shape() -> Registers:
+    found = registers()
+    assert found is not None, "this processor has no such registers"
+    return found
+
+
 @cache
-def _code(shape: Registers | None, every: bool) -> PointCode:
-    assert shape is not None, "this processor has no such registers"
-    return PointCode(shape, every)
+def _code(shape: Registers, every: bool, way: str) -> PointCode:
+    return PointCode(shape, every, way)

@@ -43,7 +43,8 @@ class ProductCode(Code):
         """Of the rows from the first to before the last of ``places`` and ``columns``
         [outer / width,inner,width]: for as many rows as registers have, the first of them, the
         first of some columns, and the sums. Of a block, the third of ``places``, all columns come
-        before the next one, so that it stays in the cache. ``given`` finds where the rows lie from
+        before the next one, so that it stays in the cache. Where columns are left over, the last
+        of those before are made once more. ``given`` finds where the rows lie from
         a number on, and ``ahead`` what to do before a first row and column are multiplied. ``it``
         has ``inner``, ``chosen``, room for ``choices``, and ``whole``, 1 if none may be left out.
         """
@@ -74,7 +75,7 @@ class ProductCode(Code):
                 panel = at(b, columns, b.mul(channel, it.inner))
                 part = Part(given, row, which, block, last, channel, outer, it.inner, panel)
                 self._open.add_up(b, sums, part, these)
-                yield row, channel, sums
+                yield row, smaller(b, channel, b.sub(outer, width)), sums
 
     def _sums(self, b: ir.IRBuilder) -> Sums:
         """Room in registers."""

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from threading import Lock
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from explorer.networks import pointwise, winograd
+from explorer.networks import depthwise, pointwise, winograd
+from explorer.networks.depthwise import Border, Depthwise
 from explorer.networks.laid_out import Convolution
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.winograd import Tiled
 
-Way = tuple[type[Pointwise] | type[Tiled], int]
-"""A kind of convolution, and its steps or the side of its tiles."""
+Way = tuple[Any, Any]
+"""Pointwise and its step, Tiled and the side of its tiles, or Depthwise and its form."""
 
 _KEPT: MutableMapping[Tensor, tuple[int, dict[Way, Convolution]]] = WeakTensorKeyDictionary()
 _LOCK = Lock()
 
 
-def convolution(module: nn.Conv2d, maps: Tensor) -> Convolution | None:
+def convolution(module: nn.Conv2d, maps: Tensor, more: Border | None = None) -> Convolution | None:
     """The convolution of maps like these, by weights that were laid out once for all who use them,
-    and again if they changed; None where PyTorch's own is as quick."""
+    and again if they changed; None where PyTorch's own is as quick. Maps may have ``more`` border
+    than the module's."""
     weight = module.weight
-    way: Way
-    if pointwise.suits(module, weight, maps):
+    way: Any
+    if more is not None:
+        if not depthwise.suits(module, weight, maps, more):
+            return None
+        way = Depthwise, depthwise.form_of(module, more)
+    elif pointwise.suits(module, weight, maps):
         way = Pointwise, module.stride[0]
     elif winograd.suits(module, weight, maps) and (side := winograd.side_for(maps)):
         way = Tiled, side
+    elif depthwise.suits(module, weight, maps):
+        way = Depthwise, depthwise.form_of(module)
     else:
         return None
     with _LOCK:
@@ -37,6 +46,5 @@ def convolution(module: nn.Conv2d, maps: Tensor) -> Convolution | None:
             ways = {}
             _KEPT[weight] = weight._version, ways
         if way not in ways:
-            kind, form = way
-            ways[way] = kind(weight, form)
+            ways[way] = way[0](weight, way[1])
         return ways[way]
