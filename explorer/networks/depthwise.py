@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import product
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explorer.networks.cores import divided
@@ -22,14 +23,16 @@ from explorer.networks.machine_code import (
     PLAIN,
     SCALING,
     Registers,
+    once,
     registers,
     second_cache,
 )
 
-MOST_TAPS, MOST_STEPS, MOST_COLUMNS = 7, 2, 7
-"""Of kernels that there are registers for, and how many places of a line are made at once."""
-BEGINNING = 2
-"""What it takes to begin with some places, in places."""
+MOST_TAPS, MOST_STEPS = 7, 2
+"""Of kernels that there are registers for."""
+COLUMNS, BEGINNING, LEAST_TAPS = (7, 4), 2, 3
+"""Places of a line that are made at once, and what it takes to begin with some, in places. A line has
+so many taps at least, and an odd number: so there is less code to make."""
 BANDS = 4
 """Parts of a picture that a core may take."""
 
@@ -113,7 +116,9 @@ class Depthwise(Convolution):
         found = []
         for lines, columns in self._grids():
             chosen = self.weight[:, 0, list(lines.taps)][..., list(columns.taps)]
-            found.append((lines, columns, chosen.permute(1, 2, 0).contiguous()))
+            more = max(LEAST_TAPS, len(columns.taps) | 1) - len(columns.taps)
+            kernels = F.pad(chosen, (0, more)).permute(1, 2, 0).contiguous()
+            found.append((lines, columns, kernels))
         return found
 
     def _convolve(
@@ -162,7 +167,7 @@ class Depthwise(Convolution):
         """The code that makes some places, and what it is given before it is told which lines."""
         lines, columns, kernels = grid
         _, channels, tall, broad = made.shape
-        code = _code(registers(), max(1, len(columns.taps)), self._jump, _at_once(size[1]), way)
+        code = _code(registers(), kernels.shape[1], self._jump, _at_once(size[1]), way)
         start = 4 * (lines.first * broad + columns.first) * channels
         ends = [at and at + start for at in addresses(*others, made)]
         sizes = channels, *maps.shape[2:], *size, len(lines.taps) if columns.taps else 0
@@ -221,13 +226,11 @@ def form_of(module: nn.Module, more: Border = ((0, 0), (0, 0))) -> tuple[int, Bo
 def _at_once(places: int) -> int:
     """How many places of a line of so many are made at once: those that are left over are made
     twice."""
-    return min(
-        range(1, min(places, MOST_COLUMNS) + 1),
-        key=lambda n: (-(-places // n) * (n + BEGINNING), -n),
-    )
+    fits = [count for count in COLUMNS if count <= places] or [places]
+    return min(fits, key=lambda count: -(-places // count) * (count + BEGINNING))
 
 
-@cache
+@once
 def _code(shape: Registers | None, across: int, step: int, columns: int, way: str) -> DepthCode:
     assert shape is not None, "this processor has no such registers"
     return DepthCode(shape, across, step, columns, way)

@@ -6,13 +6,14 @@ Maps lie channels last, and what is done to one channel is done to its neighbour
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from llvmlite import binding as llvm
@@ -26,6 +27,8 @@ LINE = 16
 SECOND_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 FUSED = ("contract",)
 """A product and the sum it goes into may be rounded once, together."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 Takes = tuple[Sequence[str], Sequence[str], Sequence[str]]
 """What a function takes, by name: addresses of single precision numbers, whole numbers, numbers."""
@@ -77,6 +80,18 @@ def second_cache() -> int:
         return int(size.removesuffix("K")) << 10
     except (OSError, ValueError):
         return 1 << 19
+
+
+def once(make: Function) -> Function:
+    """Keeps what is made, for which threads wait rather than make the same."""
+    kept, lock = cache(make), Lock()
+
+    @wraps(make)
+    def wait(*args: Any) -> Any:
+        with lock:
+            return kept(*args)
+
+    return cast(Function, wait)
 
 
 class Code:

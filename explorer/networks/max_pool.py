@@ -3,7 +3,6 @@ they are, asked or not."""
 
 from __future__ import annotations
 
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +19,7 @@ from explorer.networks.machine_code import (
     Takes,
     at,
     counting,
+    once,
     registers,
     smaller,
 )
@@ -122,7 +122,7 @@ def _window(b: ir.IRBuilder, it: SimpleNamespace, number: Any, size: Any) -> tup
     return b.select(b.icmp_signed("<", first, INT(0)), INT(0), first), last
 
 
-@cache
+@once
 def _code(shape: Registers | None) -> MaxPoolCode:
     assert shape is not None, "this processor has no such registers"
     return MaxPoolCode(shape)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from explorer.networks.machine_code import (
     PLAIN,
     SCALING,
     Registers,
+    once,
     registers,
     second_cache,
 )
@@ -121,6 +122,6 @@ def _shape() -> Registers:
     return found
 
 
-@cache
+@once
 def _code(shape: Registers, every: bool, way: str) -> PointCode:
     return PointCode(shape, every, way)

@@ -4,7 +4,6 @@ three times as quick as PyTorch's two operators, for float32 and bfloat16 maps o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from explorer.networks.machine_code import (
     Takes,
     at,
     counting,
+    once,
     registers,
 )
 
@@ -130,7 +130,7 @@ class PoolCode(Code):
         return b.bitcast(b.shl(bits, shift), self.vector)
 
 
-@cache
+@once
 def _code(shape: Registers | None, half: bool) -> PoolCode:
     assert shape is not None, "this processor has no such registers"
     return PoolCode(shape, half)

@@ -13,7 +13,7 @@ linear, and never make what relevance is divided by.
 from __future__ import annotations
 
 import math
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from explorer.networks.cores import divided
 from explorer.networks.laid_out import Bounds, Convolution, addresses
-from explorer.networks.machine_code import Registers, registers
+from explorer.networks.machine_code import Registers, once, registers
 from explorer.networks.tile_code import TileCode
 
 KERNEL = 3
@@ -120,7 +120,7 @@ class Tiled(Convolution):
         return -(-len(self.weight) // width) * width
 
 
-@cache
+@once
 def _code(side: int, shape: Registers | None) -> TileCode:
     assert shape is not None, "this processor has no such registers"
     return TileCode(*_transforms(side), shape)
