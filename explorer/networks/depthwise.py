@@ -11,7 +11,6 @@ from itertools import product
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explorer.networks.cores import divided
@@ -31,8 +30,8 @@ from explorer.networks.machine_code import (
 MOST_TAPS, MOST_STEPS = 7, 2
 """Of kernels that there are registers for."""
 COLUMNS, BEGINNING, LEAST_TAPS = (7, 4), 2, 3
-"""Places of a line that are made at once, and what it takes to begin with some, in places. A line has
-so many taps at least, and an odd number: so there is less code to make."""
+"""Places of a line that are made at once, and what it takes to begin with some, in places. A line
+has so many taps at least, and an odd number: so there is less code to make."""
 BANDS = 4
 """Parts of a picture that a core may take."""
 
@@ -114,10 +113,13 @@ class Depthwise(Convolution):
         """By which taps, for lines and for columns, some places are made, and kernels [h,w,C] of
         these."""
         found = []
+        weights = self.weight[:, 0].permute(1, 2, 0).contiguous()
         for lines, columns in self._grids():
-            chosen = self.weight[:, 0, list(lines.taps)][..., list(columns.taps)]
-            more = max(LEAST_TAPS, len(columns.taps) | 1) - len(columns.taps)
-            kernels = F.pad(chosen, (0, more)).permute(1, 2, 0).contiguous()
+            across = max(LEAST_TAPS, len(columns.taps) | 1)
+            kernels = weights.new_zeros((len(lines.taps), across, weights.shape[2]))
+            for here, tap in enumerate(lines.taps):
+                for there, other in enumerate(columns.taps):
+                    kernels[here, there] = weights[tap, other]
             found.append((lines, columns, kernels))
         return found
 
