@@ -128,17 +128,21 @@ def _noting_own(
 ) -> AbstractContextManager[Any]:
     """Counts those by code of our own, which are no operators of PyTorch, while it is entered, and
     keeps the first maps that each form reads: how long these take depends on how much is zero."""
-    real = Convolution.__call__
 
-    def call(own: Any, maps: Tensor, *more: Any) -> Tensor:
-        form = own.side if isinstance(own, Tiled) else own.step
-        key = "own", tuple(maps.shape), tuple(own.weight.shape), type(own), form
-        calls[key] += 1
-        if key not in read:
-            read[key] = maps.clone()
-        return real(own, maps, *more)
+    def noted(real: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(own: Any, maps: Tensor, *more: Any) -> Tensor:
+            form = own.side if isinstance(own, Tiled) else own.step
+            key = "own", tuple(maps.shape), tuple(own.weight.shape), type(own), form
+            calls[key] += 1
+            if key not in read:
+                read[key] = maps.clone()
+            return real(own, maps, *more)
 
-    return patch.object(Convolution, "__call__", call)
+        return call
+
+    ways: Any = {name: noted(getattr(Convolution, name)) for name in ("__call__", "scaled")}
+    both: AbstractContextManager[Any] = patch.multiple(Convolution, **ways)
+    return both
 
 
 def _ways(

@@ -145,6 +145,7 @@ def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch)
     def work() -> None:
         ran.extend(torch.nn.functional.conv2d(x, weight, padding=1).relu() for _ in range(2))
         ran.extend(way(x) for way in ways)
+        ran.append(ways[1].scaled(x, torch.ones_like(x), torch.ones_like(x)))
 
     read: dict[Any, torch.Tensor] = {}
     with limits._Noting() as noting, limits._noting_own(noting.calls, read):
@@ -152,11 +153,11 @@ def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch)
     assert noting.calls == {
         ("convolution", x.shape, weight.shape, (1, 1), (1, 1), (1, 1), 1, False): 2,
         ("own", x.shape, weight.shape, Tiled, 4): 1,
-        ("own", x.shape, point.shape, Pointwise, 1): 1,
+        ("own", x.shape, point.shape, Pointwise, 1): 2,
         ("own", x.shape, point.shape, Pointwise, 2): 1,
     }
     limits.fastest(work)()
-    assert len(ran) == 10
+    assert len(ran) == 12
     for form, way in zip(list(noting.calls)[1:], ways, strict=True):
         assert {each().shape for each in limits._ways(*form, read=read[form])} == {way(x).shape}
         assert torch.equal(read[form], x)
