@@ -56,6 +56,7 @@ class _Taps:
 
 
 _Grid = tuple[_Taps, _Taps, Tensor]
+"""By which taps, for lines and for columns, some places are made, and kernels [h,w,C] of these."""
 
 
 def suits(module: nn.Module, weight: Tensor, maps: Tensor, more: Border = ((0, 0), (0, 0))) -> bool:
@@ -110,8 +111,7 @@ class Depthwise(Convolution):
 
     @cached_property
     def _laid_out(self) -> list[_Grid]:
-        """By which taps, for lines and for columns, some places are made, and kernels [h,w,C] of
-        these."""
+        """What makes all places; a line of a kernel has zeros after its taps."""
         found = []
         weights = self.weight[:, 0].permute(1, 2, 0).contiguous()
         for lines, columns in self._grids():

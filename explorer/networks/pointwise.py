@@ -30,8 +30,8 @@ weights do not, and are read anew for each block; fewer where they do, and a pla
 channels at least."""
 
 
-TWICE = 1.34
-"""How many times the channels may be made, on average."""
+MOST_MADE = 1.34
+"""So many channels may be made for each, where some are made twice."""
 
 
 def suits(module: nn.Module, weight: Tensor, maps: Tensor, least: int = 0) -> bool:
@@ -113,7 +113,7 @@ def _fits(outer: int, shape: Registers) -> bool:
     """Whether so many channels fill registers: of some, the last are made twice."""
     if not shape.copies or outer < shape.width:
         return outer % shape.width == 0
-    return outer % shape.lanes == 0 and -(-outer // shape.width) * shape.width <= TWICE * outer
+    return outer % shape.lanes == 0 and -(-outer // shape.width) * shape.width <= MOST_MADE * outer
 
 
 def _shape() -> Registers:
