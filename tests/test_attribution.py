@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 from tiny import LAYER, LOWER, NETWORK, WEIGHTS
 from torch import Tensor, fx, nn
@@ -267,18 +268,19 @@ def test_what_is_known_of_pictures_is_not_computed_again(
     known = attribution.known(part, inputs, rule)
     before = {name: each.clone() for name, each in known.items()}
     calls = []
-    run = nn.Conv2d.forward
+    run = F.conv2d
 
-    def watched(self: nn.Conv2d, x: Tensor) -> Tensor:
-        calls.append(self.in_channels)
-        return run(self, x)
+    def watched(x: Tensor, weight: Tensor, *more: Any) -> Tensor:
+        calls.append(len(weight))
+        return run(x, weight, *more)
 
-    monkeypatch.setattr(nn.Conv2d, "forward", watched)
+    monkeypatch.setattr(F, "conv2d", watched)
     for _ in range(2):
         found = relevance(part, inputs, channels, rows, rule, known=known)
         torch.testing.assert_close(found, truth)
     passes = 2 * 2 * (2 if rule == "lrp" else 1)
-    assert calls == [512] * passes, "of the last convolution, the channels that are asked for"
+    assert len(calls) == passes
+    assert max(calls) < 256, "of the last convolution, the channels that are asked for"
     assert all(torch.equal(each, before[name]) for name, each in known.items())
 
 

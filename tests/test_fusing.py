@@ -33,7 +33,7 @@ def untouched(program: Any) -> Any:
 @pytest.fixture
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions by PyTorch's operators alone."""
-    monkeypatch.setattr(quick, "convolution", lambda module, maps: None)
+    monkeypatch.setattr(quick, "convolution", lambda *_: None)
 
 
 def network(source: str, precision: str = "float32") -> Network:

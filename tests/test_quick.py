@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explorer.networks import laid_out, pointwise, quick, winograd
+from explorer.networks import depthwise, laid_out, pointwise, quick, winograd
+from explorer.networks.depthwise import Depthwise
 from explorer.networks.machine_code import PROCESSORS
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.winograd import Tiled
@@ -26,7 +27,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Each kind of processor that there is code for: as every one has all vectors, if in parts, the
     code runs on any of them."""
-    for module in (winograd, pointwise):
+    for module in (winograd, pointwise, depthwise):
         monkeypatch.setattr(module, "registers", lambda: PROCESSORS[request.param])
     return PROCESSORS[request.param]
 
@@ -252,7 +253,9 @@ def conv(*sizes: int, **how: Any) -> nn.Conv2d:
         (conv(64, 16, 3, padding=1), None),
         (conv(64, 64, 1, stride=2), Pointwise),
         (conv(64, 64, 1, stride=(2, 1)), None),
-        (conv(64, 72, 1), None),
+        (conv(64, 60, 1), None),
+        (conv(64, 64, 3, padding=1, groups=64), Depthwise),
+        (conv(64, 64, 3, padding=1, groups=64, dilation=2), None),
         (conv(64, 64, 1, padding=1), None),
         (conv(64, 64, 3, padding=1).double(), None),
         (conv(64, 64, 1).to(torch.bfloat16), None),
@@ -264,8 +267,9 @@ def test_what_goes_which_way(
     maps = normal(2, 64, 9, 9).to(module.weight.dtype)
     found = quick.convolution(module, maps)
     assert type(found) is (way or type(None))
-    assert quick.convolution(module, maps[:, :, :1, :1][:1]) is None, "too few places"
-    for where in (winograd, pointwise):
+    one = quick.convolution(module, maps[:, :, :1, :1][:1])
+    assert type(one) is (way if way is Depthwise else type(None)), "too few places"
+    for where in (winograd, pointwise, depthwise):
         monkeypatch.setattr(where, "registers", lambda: None)
     assert quick.convolution(module, maps) is None, "a processor of another kind"
 

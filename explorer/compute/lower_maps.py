@@ -35,7 +35,7 @@ AHEAD, AT_ONCE = 2000, 8
 """Of how many pictures all is made before anybody asks, at most, and of how many in a moment."""
 WORTH = 2.0
 """What takes so many times as long to make as to read back goes to disk."""
-FORM = 2
+FORM = 1
 """Raised when what convolutions give would be another for the same slice: it is stored by name."""
 
 Maps = dict[str, Tensor]

@@ -105,7 +105,7 @@ def _both(
 
 def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:
     """``z_plus`` of a convolution whose output y is cut at zero. Of a signed input,
-    2 z = y + |W| |x| + |b| takes one convolution instead of two, and loses no digits where y is
+    z = (y + |W| |x| + |b|) / 2 takes one convolution instead of two, and loses no digits where y is
     above zero; elsewhere no relevance comes, unless something is added to what was cut. What comes
     down by W and by |W| comes as channels side by side."""
     (x,) = inputs
@@ -117,8 +117,8 @@ def z_plus_below_zero(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
     weight, groups, least = weights["weight"], cast(int, module.groups), 2 * STABILISER
     bias = weights.get("bias", weight.new_zeros(len(weight))).abs() + least
     made, _ = convolved(module, {"weight": weight.abs(), "bias": bias}, size, output)
-    below = cache(lambda: made(output, least))
-    pull = convolution_pull(module, torch.cat([weight, weight.abs()], 1), x, output)
+    below = cache(lambda: made(output, least).mul_(0.5))
+    pull = convolution_pull(module, torch.cat([weight, weight.abs()], 1) / 2, x, output)
 
     def whole(shares: Tensor) -> tuple[Share, ...]:
         halves = pull(shares)[0].unflatten(2, (groups, 2, -1)).unbind(3)
