@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,14 @@ def test_processes_are_kept_for_the_next_pictures(folder: Path) -> None:
 
 
 def readers() -> list[int]:
-    """Processes of this one that read pictures."""
+    """Processes of this one that read pictures; looked for again where a thread or one of them
+    ended meanwhile."""
+    while True:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            return _readers()
+
+
+def _readers() -> list[int]:
     found = []
     for task in Path("/proc/self/task").iterdir():
         for child in (task / "children").read_text().split():
