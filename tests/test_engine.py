@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,27 +60,15 @@ def die_once() -> None:
 
 
 @contextmanager
-def mortal_scanner(*args: Any) -> Iterator[Any]:
-    """The scanner of an actor, the first of which dies at its first pictures."""
-    with scan.scanner(*args) as work:
+def mortal(module: str, name: str, *args: Any) -> Iterator[Any]:
+    """What actors do by a function of a module; the first of them dies at its first task."""
+    with getattr(import_module(module), name)(*args) as work:
 
-        def scan_or_die(paths: Any) -> Any:
-            die_once()
-            return work(paths)
-
-        yield scan_or_die
-
-
-@contextmanager
-def mortal_attributer(*args: Any) -> Iterator[Any]:
-    """As ``mortal_scanner``, for batches of a sweep."""
-    with grouped.attributer(*args) as work:
-
-        def attribute_or_die(task: Any) -> Any:
+        def work_or_die(task: Any) -> Any:
             die_once()
             return work(task)
 
-        yield attribute_or_die
+        yield work_or_die
 
 
 def mortal_part(*args: Any) -> None:
@@ -146,17 +135,17 @@ def answer(ask: Any) -> Any:
 
 
 @pytest.fixture
-def mortal(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def mortals(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Actors of which the first dies at its work."""
     Path(os.environ[MARK]).unlink(missing_ok=True)
-    monkeypatch.setattr(scan, "scanner", mortal_scanner)
-    monkeypatch.setattr(grouped, "attributer", mortal_attributer)
+    for module, name in ((scan, "scanner"), (grouped, "attributer")):
+        monkeypatch.setattr(module, name, partial(mortal, module.__name__, name))
     monkeypatch.setattr(layer_answers, "sweep_part", mortal_part)
     monkeypatch.setattr(scan, "TASK_IMAGES", max(scan.BATCHES.values()))
 
 
 def test_ray_finds_what_one_process_finds_though_an_actor_dies(
-    address: str, pictures: Path, tmp_path: Path, mortal: None, caplog: pytest.LogCaptureFixture
+    address: str, pictures: Path, tmp_path: Path, mortals: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     folders = {"local": tmp_path / "local", "ray": tmp_path / "ray"}
     asked = SplitQuestion(Neuron("tiny", LAYER, 0), "pure", {"lower": LOWER})

@@ -310,31 +310,36 @@ def test_what_is_laid_out_goes_with_its_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "kind", "size", "form"),
-    [(winograd, Tiled, 3, 4), (pointwise, Pointwise, 1, 1)],
-    ids=["tiles", "points"],
+    ("module", "kind", "name", "form", "weight"),
+    [
+        (winograd, Tiled, "_kernels", 4, normal(32, 32, 3, 3)),
+        (pointwise, Pointwise, "_kernels", 1, normal(32, 32, 1, 1)),
+        (depthwise, Depthwise, "_laid_out", (1, ((1, 1), (1, 1))), normal(32, 1, 3, 3)),
+    ],
+    ids=["tiles", "points", "channels"],
 )
 def test_what_is_laid_out_is_held_while_it_is_in_use(
-    module: Any, kind: Any, size: int, form: int, monkeypatch: pytest.MonkeyPatch
+    module: Any, kind: Any, name: str, form: Any, weight: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From Python 3.12 on two threads may lay it out at once, and what was first is let go."""
-    lay_out, divide = kind._kernels.func, module.divided
+    lay_out, divide = getattr(kind, name).func, module.divided
     made: list[weakref.ref[Tensor]] = []
     seen: list[bool] = []
 
     def afresh(self: Any) -> Tensor:
         laid = lay_out(self)
-        made.append(weakref.ref(laid))
+        each = [laid] if isinstance(laid, Tensor) else [kernels for *_, kernels in laid]
+        made.extend(map(weakref.ref, each))
         return laid
 
     def divided(work: Any, total: int, each: int) -> None:
         seen.extend(each() is not None for each in made)
         divide(work, total, each)
 
-    monkeypatch.setattr(kind, "_kernels", property(afresh))
+    monkeypatch.setattr(kind, name, property(afresh))
     monkeypatch.setattr(module, "divided", divided)
-    weight, maps = normal(32, 32, size, size), normal(2, 32, 14, 14, seed=1)
+    maps, groups = normal(2, 32, 14, 14, seed=1), 32 // weight.shape[1]
     found = kind(weight, form)(maps)
-    near(found, F.conv2d(maps, weight, padding=size // 2), 1e-4)
+    near(found, F.conv2d(maps, weight, padding=weight.shape[2] // 2, groups=groups), 1e-4)
     assert seen
     assert all(seen)

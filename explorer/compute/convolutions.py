@@ -50,7 +50,8 @@ def convolved(
                 return own(x, bias, added, least)
             how: Any = (module.stride, module.padding, module.dilation, module.groups)
             plain = F.conv2d(x, weight, bias, *how)
-            return plain if added is None else plain.add_(added).clamp_(min=least)
+            plain = plain if added is None else plain.add_(added)
+            return plain if least == -math.inf else plain.clamp_(min=least)
 
         return made, pull
 
@@ -87,22 +88,9 @@ def convolution_pull(
         for at, (side, made) in enumerate(zip(x.shape[2:], output.shape[2:], strict=True))
     ]
     groups = cast(int, module.groups)
-    tiles, laid_out = winograd.suits(module, weight, x), cache(partial(_turned, weight))
-    most = winograd.LEAST if not tiles or bool(weight.amin() < 0) else winograd.MOST
-    turned, even = weight.transpose(0, 1), stride == (1, 1)
-    points = cache(partial(Pointwise, turned))
-    alone = None
-    if depthwise.suits(module, weight, x):
-        alone = depthwise.Transposed(weight, depthwise.form_of(module), x.shape[2:])
-    apart = None
-    if groups == 1 and not tiles:
+    way, apart = _own_ways(module, weight, x), None
+    if groups == 1 and not winograd.suits(module, weight, x):
         apart = places.Transposed(module, weight, x.shape[2:], wanted)
-
-    def way(flat: Tensor) -> Convolution | None:
-        """By code of our own, if that is quicker."""
-        if tiles and (side := winograd.side_for(flat, most, len(flat))):
-            return laid_out(side)
-        return points() if even and _worth_laying_out(module, turned, flat) else alone
 
     def pull(gradients: Tensor | Product) -> tuple[Any]:
         if isinstance(gradients, Product):
@@ -121,6 +109,25 @@ def convolution_pull(
         return (given.reshape(*gradients.shape[:2], *given.shape[1:]),)
 
     return pull
+
+
+def _own_ways(
+    module: nn.Module, weight: Tensor, x: Tensor
+) -> Callable[[Tensor], Convolution | None]:
+    """What takes gradients down to x by code of our own, if that is quicker."""
+    tiles, laid_out = winograd.suits(module, weight, x), cache(partial(_turned, weight))
+    most = winograd.LEAST if not tiles or bool(weight.amin() < 0) else winograd.MOST
+    turned, even = weight.transpose(0, 1), module.stride == (1, 1)
+    points, alone = cache(partial(Pointwise, turned)), None
+    if depthwise.suits(module, weight, x):
+        alone = depthwise.Transposed(weight, depthwise.form_of(module), x.shape[2:])
+
+    def way(flat: Tensor) -> Convolution | None:
+        if tiles and (side := winograd.side_for(flat, most, len(flat))):
+            return laid_out(side)
+        return points() if even and _worth_laying_out(module, turned, flat) else alone
+
+    return way
 
 
 def _worth_laying_out(module: nn.Module, weight: Tensor, maps: Tensor) -> bool:

@@ -15,12 +15,9 @@ from torch import Tensor, nn
 
 from explorer.networks.cores import divided
 from explorer.networks.depth_code import DepthCode
-from explorer.networks.laid_out import UNBOUND, Bounds, Convolution, addresses, goes_past
+from explorer.networks.laid_out import Bounds, Ending, addresses, goes_past
 from explorer.networks.machine_code import (
-    ADDING,
     LINE,
-    PLAIN,
-    SCALING,
     Registers,
     once,
     registers,
@@ -38,6 +35,7 @@ BANDS = 4
 Pair = tuple[int, int]
 Border = tuple[Pair, Pair]
 """Zeros above and below maps, to the left and to the right."""
+NO_BORDER: Border = ((0, 0), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ _Grid = tuple[_Taps, _Taps, Tensor]
 """By which taps, for lines and for columns, some places are made, and kernels [h,w,C] of these."""
 
 
-def suits(module: nn.Module, weight: Tensor, maps: Tensor, more: Border = ((0, 0), (0, 0))) -> bool:
+def suits(module: nn.Module, weight: Tensor, maps: Tensor, more: Border = NO_BORDER) -> bool:
     """Whether a convolution of a module's form by weights [C,1,h,w], of maps of this type with some
     ``more`` border than the module's, can go this way here."""
     if type(module) is not nn.Conv2d or not isinstance(module.padding, tuple):
@@ -78,7 +76,7 @@ def suits(module: nn.Module, weight: Tensor, maps: Tensor, more: Border = ((0, 0
     return all(length + sum(border) >= taps for length, border, taps in sizes)
 
 
-class Depthwise(Convolution):
+class Depthwise(Ending):
     """By weights [C,1,h,w] with steps and a border."""
 
     def __init__(self, weight: Tensor, form: tuple[int, Border]) -> None:
@@ -93,15 +91,6 @@ class Depthwise(Convolution):
         sizes = zip(maps.shape[2:], self.weight.shape[2:], self._border, strict=True)
         made = ((length + sum(zeros) - taps) // self.step + 1 for length, taps, zeros in sizes)
         return (*maps.shape[:2], *made)
-
-    def make(
-        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, bounds: Bounds
-    ) -> None:
-        way = PLAIN if added is None else ADDING
-        self._convolve(way, maps, bias, (added, None), made, bounds)
-
-    def scale(self, maps: Tensor, by: Tensor, below: Tensor, made: Tensor) -> None:
-        self._convolve(SCALING, maps, maps.new_zeros(len(self.weight)), (by, below), made)
 
     def _grids(self) -> Iterator[tuple[_Taps, _Taps]]:
         """By which taps, for lines and for columns, which places are made."""
@@ -123,14 +112,14 @@ class Depthwise(Convolution):
             found.append((lines, columns, kernels))
         return found
 
-    def _convolve(
+    def convolve(
         self,
         way: str,
         maps: Tensor,
         bias: Tensor,
         others: Sequence[Tensor | None],
         made: Tensor,
-        bounds: Bounds = UNBOUND,
+        bounds: Bounds,
     ) -> None:
         count, _, tall, broad = made.shape
         large = made[0].nbytes + maps[0].nbytes > 2 * second_cache()
@@ -216,7 +205,7 @@ def _between(first: int, step: int, taps: int, zeros: int) -> _Taps:
     return _Taps(own, len(own) - 1 - window, first, step)
 
 
-def form_of(module: nn.Module, more: Border = ((0, 0), (0, 0))) -> tuple[int, Border]:
+def form_of(module: nn.Module, more: Border = NO_BORDER) -> tuple[int, Border]:
     """The steps of a module that ``suits``, and its border with some more."""
     steps, own = cast(Pair, module.stride), cast(Pair, module.padding)
     lines, columns = (

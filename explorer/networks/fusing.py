@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from explorer.networks import cudnn, quick
 from explorer.networks import modules as m
+from explorer.networks.depthwise import NO_BORDER, Border
 from explorer.networks.max_pool import MaxPool
 
 CUTS: Mapping[Any, float] = {
@@ -38,17 +39,15 @@ class Fused(nn.Module):
         self.border: Bordered | None = None  # what surrounds the map, if it has not been yet
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        own = self.convolution
-        if self.border is not None:
-            left, right, above, below = self.border.pad.pads(x)
-            if way := quick.convolution(own, x, ((above, below), (left, right))):
-                return way(x, own.bias, other, *self._cuts, self.over)
-            x = self.border(x)
+        own, border = self.convolution, self.border
         if x.device.type == "cuda":
             made = cudnn.convolution(own, x, other, self.unary is not None)
             return limited(made, self.bounds[1], made) if self.bounds else made
-        if way := quick.convolution(own, x):
-            return way(x, own.bias, other, *self._cuts, self.over)
+        if way := quick.convolution(own, x, border.around(x) if border else NO_BORDER):
+            least = 0.0 if self.unary else -math.inf
+            most = self.bounds[1] if self.bounds else math.inf
+            return way(x, own.bias, other, least, most, self.over)
+        x = border(x) if border else x
         how = (own.weight, own.bias, own.padding, own.stride, own.dilation, own.groups)
         call: Any = torch.ops.mkldnn._convolution_pointwise
         if other is None:
@@ -56,11 +55,6 @@ class Fused(nn.Module):
         else:
             made = call.binary(x, other, *how, "add", 1.0, self.unary, self.bounds, None)
         return cast(Tensor, made)
-
-    @property
-    def _cuts(self) -> tuple[float, float]:
-        least = 0.0 if self.unary else -math.inf
-        return least, self.bounds[1] if self.bounds else math.inf
 
 
 class Bordered(nn.Module):
@@ -70,6 +64,11 @@ class Bordered(nn.Module):
         super().__init__()
         self.pad = pad
         self.ceiling = ceiling
+
+    def around(self, x: Tensor) -> Border:
+        """The zeros that surround a map."""
+        left, right, above, below = self.pad.pads(x)
+        return (above, below), (left, right)
 
     def forward(self, x: Tensor) -> Tensor:
         left, right, above, below = self.pad.pads(x)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from explorer.networks.machine_code import LINE
+from explorer.networks.machine_code import ADDING, LINE, PLAIN, SCALING
 
 STREAM = 1 << 23
 """Maps of more bytes do not stay in the cache until they are read."""
@@ -95,6 +96,32 @@ class Convolution(ABC):
         self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, bounds: Bounds
     ) -> None:
         """Fill ``made``, which may be what is added."""
+
+
+class Ending(Convolution):
+    """One whose code ends values in any of the ways that there are."""
+
+    def make(
+        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, bounds: Bounds
+    ) -> None:
+        way = PLAIN if added is None else ADDING
+        self.convolve(way, maps, bias, (added, None), made, bounds)
+
+    def scale(self, maps: Tensor, by: Tensor, below: Tensor, made: Tensor) -> None:
+        bias = maps.new_zeros(len(self.weight))
+        self.convolve(SCALING, maps, bias, (by, below), made, UNBOUND)
+
+    @abstractmethod
+    def convolve(
+        self,
+        way: str,
+        maps: Tensor,
+        bias: Tensor,
+        others: Sequence[Tensor | None],
+        made: Tensor,
+        bounds: Bounds,
+    ) -> None:
+        """Fill ``made`` with values that end in a way, by two ``others`` as that has them."""
 
 
 def laid(maps: Tensor) -> Tensor:

@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from explorer.networks.cores import divided
-from explorer.networks.laid_out import UNBOUND, Bounds, Convolution, addresses, goes_past
+from explorer.networks.laid_out import Bounds, Ending, addresses, goes_past
 from explorer.networks.machine_code import (
-    ADDING,
-    PLAIN,
-    SCALING,
     Registers,
     once,
     registers,
@@ -47,7 +44,7 @@ def suits(module: nn.Module, weight: Tensor, maps: Tensor, least: int = 0) -> bo
     return maps.dim() == 4 and _places(maps, module.stride[0]) >= max(shape.rows, least)
 
 
-class Pointwise(Convolution):
+class Pointwise(Ending):
     """By weights [O,I,1,1], of every ``step``-th line and column of maps, if these are as many
     places as registers have rows at least."""
 
@@ -57,23 +54,14 @@ class Pointwise(Convolution):
         rows, columns = _places(maps, self.step) % _shape().rows, len(self.weight) % _shape().width
         return rows == columns == 0
 
-    def make(
-        self, maps: Tensor, bias: Tensor, added: Tensor | None, made: Tensor, bounds: Bounds
-    ) -> None:
-        way = PLAIN if added is None else ADDING
-        self._convolve(way, maps, bias, (added, None), made, bounds)
-
-    def scale(self, maps: Tensor, by: Tensor, below: Tensor, made: Tensor) -> None:
-        self._convolve(SCALING, maps, maps.new_zeros(len(self.weight)), (by, below), made)
-
-    def _convolve(
+    def convolve(
         self,
         way: str,
         maps: Tensor,
         bias: Tensor,
         others: Sequence[Tensor | None],
         made: Tensor,
-        bounds: Bounds = UNBOUND,
+        bounds: Bounds,
     ) -> None:
         (outer, inner), code = self.weight.shape[:2], _code(_shape(), self.step == 1, way)
         rows, places = code.shape.rows, _places(maps, self.step)

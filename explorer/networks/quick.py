@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from explorer.networks import depthwise, pointwise, winograd
-from explorer.networks.depthwise import Border, Depthwise
+from explorer.networks.depthwise import NO_BORDER, Border, Depthwise
 from explorer.networks.laid_out import Convolution
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.winograd import Tiled
@@ -22,22 +22,19 @@ _KEPT: MutableMapping[Tensor, tuple[int, dict[Way, Convolution]]] = WeakTensorKe
 _LOCK = Lock()
 
 
-def convolution(module: nn.Conv2d, maps: Tensor, more: Border | None = None) -> Convolution | None:
+def convolution(module: nn.Conv2d, maps: Tensor, more: Border = NO_BORDER) -> Convolution | None:
     """The convolution of maps like these, by weights that were laid out once for all who use them,
     and again if they changed; None where PyTorch's own is as quick. Maps may have ``more`` border
     than the module's."""
     weight = module.weight
     way: Any
-    if more is not None:
-        if not depthwise.suits(module, weight, maps, more):
-            return None
-        way = Depthwise, depthwise.form_of(module, more)
-    elif pointwise.suits(module, weight, maps):
+    bare = more == NO_BORDER
+    if bare and pointwise.suits(module, weight, maps):
         way = Pointwise, module.stride[0]
-    elif winograd.suits(module, weight, maps) and (side := winograd.side_for(maps)):
+    elif bare and winograd.suits(module, weight, maps) and (side := winograd.side_for(maps)):
         way = Tiled, side
-    elif depthwise.suits(module, weight, maps):
-        way = Depthwise, depthwise.form_of(module)
+    elif depthwise.suits(module, weight, maps, more):
+        way = Depthwise, depthwise.form_of(module, more)
     else:
         return None
     with _LOCK:
