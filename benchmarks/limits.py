@@ -30,6 +30,7 @@ from explorer.compute.passes import batch
 from explorer.compute.scan import launch
 from explorer.networks.laid_out import Convolution
 from explorer.networks.slices import Slice
+from explorer.networks.windowed import Windowed
 from explorer.networks.winograd import Tiled
 
 SCANNED, TOGETHER = 32, 50
@@ -131,8 +132,7 @@ def _noting_own(
 
     def noted(real: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def call(own: Any, maps: Tensor, *more: Any) -> Tensor:
-            form = own.side if isinstance(own, Tiled) else own.step
-            key = "own", tuple(maps.shape), tuple(own.weight.shape), type(own), form
+            key = "own", tuple(maps.shape), tuple(own.weight.shape), type(own), _told(own)
             calls[key] += 1
             if key not in read:
                 read[key] = maps.clone()
@@ -143,6 +143,13 @@ def _noting_own(
     ways: Any = {name: noted(getattr(Convolution, name)) for name in ("__call__", "scaled")}
     both: AbstractContextManager[Any] = patch.multiple(Convolution, **ways)
     return both
+
+
+def _told(own: Any) -> Any:
+    """What code of our own was told beside the weights."""
+    if isinstance(own, Tiled):
+        return own.side
+    return (own.step, own.border) if isinstance(own, Windowed) else own.step
 
 
 def _ways(

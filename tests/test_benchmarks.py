@@ -18,9 +18,10 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import limits
 from benchmarks.interleaved import interleave, spread
 from benchmarks.options import Options, draw
-from explorer.networks import pointwise, winograd
+from explorer.networks import pointwise, windowed, winograd
 from explorer.networks.machine_code import PROCESSORS
 from explorer.networks.pointwise import Pointwise
+from explorer.networks.windowed import Windowed
 from explorer.networks.winograd import Tiled
 
 HOME = Path(__file__).resolve().parent.parent
@@ -135,11 +136,12 @@ def test_all_ways_of_a_convolution_compute_the_same(form: tuple[Any, ...]) -> No
 
 
 def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pointwise, winograd):
+    for module in (pointwise, windowed, winograd):
         monkeypatch.setattr(module, "registers", lambda: PROCESSORS["avx2"])
     x, weight = torch.rand(2, 32, 5, 5), torch.rand(32, 32, 3, 3)
     point = weight[:, :, :1, :1]
-    ways = [Tiled(weight, 4), Pointwise(point), Pointwise(point, 2)]
+    around = (2, ((1, 1), (1, 1)))
+    ways = [Tiled(weight, 4), Pointwise(point), Pointwise(point, 2), Windowed(weight, around)]
     ran = []
 
     def work() -> None:
@@ -155,9 +157,10 @@ def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch)
         ("own", x.shape, weight.shape, Tiled, 4): 1,
         ("own", x.shape, point.shape, Pointwise, 1): 2,
         ("own", x.shape, point.shape, Pointwise, 2): 1,
+        ("own", x.shape, weight.shape, Windowed, around): 1,
     }
     limits.fastest(work)()
-    assert len(ran) == 12
+    assert len(ran) == 14
     for form, way in zip(list(noting.calls)[1:], ways, strict=True):
         assert {each().shape for each in limits._ways(*form, read=read[form])} == {way(x).shape}
         assert torch.equal(read[form], x)

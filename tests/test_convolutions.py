@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from explorer.compute import convolutions
 from explorer.compute.convolutions import convolved
 from explorer.compute.pulls import Product, total
-from explorer.networks import pointwise, winograd
+from explorer.networks import pointwise, windowed, winograd
 from explorer.networks.laid_out import Convolution
 from explorer.networks.machine_code import PROCESSORS
 
@@ -118,14 +118,14 @@ def test_many_wide_maps_go_by_tiles_and_others_the_plain_way(
         (nn.Conv2d(256, 512, 1), 3, False, False),
         (nn.Conv2d(256, 64, 1), 70, False, False),
         (nn.Conv2d(256, 512, 1).double(), 70, False, False),
-        (nn.Conv2d(256, 512, 1, padding=1), 70, False, False),
+        (nn.Conv2d(256, 512, 1, padding=1), 70, True, False),
     ],
 )
 def test_many_places_of_points_go_by_code_of_our_own(
     conv: nn.Conv2d, count: int, up: bool, down: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = counted(monkeypatch, pointwise.Pointwise)
-    for module in (pointwise, convolutions):
+    for module in (pointwise, windowed, convolutions):
         monkeypatch.setattr(module, "registers", lambda: PROCESSORS["avx512f"])  # of 64 columns
     dtype = conv.weight.dtype
     x = normal(count, conv.in_channels, 7, 5).to(dtype)
@@ -145,12 +145,12 @@ def test_many_places_of_points_go_by_code_of_our_own(
     assert bool(quick) == down
 
 
-@pytest.mark.parametrize(("count", "own"), [(15, True), (14, False)])
+@pytest.mark.parametrize(("count", "own"), [(5, True), (4, False)])
 def test_with_avx2_fewer_places_and_weights_are_enough(
     count: int, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = counted(monkeypatch, pointwise.Pointwise)
-    for module in (pointwise, convolutions):
+    for module in (pointwise, windowed, convolutions):
         monkeypatch.setattr(module, "registers", lambda: PROCESSORS["avx2"])
     conv = layer(nn.Conv2d(16, 32, 1)).float()
     x = normal(count, 16, 7, 5).float()

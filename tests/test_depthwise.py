@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 
 from explorer.networks import cores, depthwise, fusing, laid_out, quick
 from explorer.networks import modules as m
-from explorer.networks.depthwise import Depthwise, Transposed, form_of, suits
+from explorer.networks.depthwise import Depthwise, Transposed, suits
 from explorer.networks.fusing import fuse
+from explorer.networks.laid_out import form_of
 from explorer.networks.machine_code import PROCESSORS
 
 SIZES = [(7, 7), (14, 9), (5, 16), (3, 1), (30, 2)]

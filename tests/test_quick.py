@@ -12,11 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explorer.networks import depthwise, laid_out, pointwise, quick, winograd
+from explorer.networks import depthwise, laid_out, pointwise, quick, windowed, winograd
 from explorer.networks.depthwise import Depthwise
+from explorer.networks.laid_out import Border
 from explorer.networks.machine_code import PROCESSORS
 from explorer.networks.pointwise import Pointwise
+from explorer.networks.windowed import Windowed
 from explorer.networks.winograd import Tiled
+
+AROUND: tuple[int, Border] = (1, ((1, 1), (1, 1)))
+WAYS = [(1, (Pointwise, 1)), (3, (Tiled, 4)), (3, (Windowed, AROUND))]
+"""The size of a kernel, and a way with what it is told."""
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -27,7 +33,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Each kind of processor that there is code for: as every one has all vectors, if in parts, the
     code runs on any of them."""
-    for module in (winograd, pointwise, depthwise):
+    for module in (winograd, pointwise, windowed, depthwise):
         monkeypatch.setattr(module, "registers", lambda: PROCESSORS[request.param])
     return PROCESSORS[request.param]
 
@@ -88,6 +94,34 @@ def test_points_are_a_convolution(
     assert torch.equal(points(maps, bias, kept, 0.0), found)
 
 
+@pytest.mark.parametrize("border", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 2), (3, 1))])
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("size", [(6, 4), (7, 9), (13, 5)])
+@pytest.mark.parametrize(("inner", "taps"), [(3, (3, 3)), (40, (4, 2)), (20, (5, 1))])
+def test_windows_are_a_convolution(
+    processor: Any, inner: int, taps: Any, size: tuple[int, int], step: int, border: Border
+) -> None:
+    weight, bias = normal(64, inner, *taps), normal(64, seed=1)
+    maps = closed(normal(7, inner, *size, seed=2), 0.3)
+    (above, under), (left, right) = border
+    around = F.pad(maps.double(), (left, right, above, under))
+    truth = F.conv2d(around, weight.double(), bias.double(), step)
+    added = normal(*truth.shape, seed=3)
+    windows = Windowed(weight, (step, border))
+    near(windows(maps, bias), truth, 2e-6)
+    most = 0.7 * float(truth.max())
+    near(windows(maps, bias, least=0.0, most=most), truth.clamp(0, most), 2e-6)
+    near(windows(maps, bias, added), truth + added, 2e-6)
+    by, below = normal(*truth.shape, seed=4), normal(*truth.shape, seed=5).abs() + 0.5
+    plain = truth - bias.double()[:, None, None]
+    near(windows.scaled(maps, by, below), plain * by / below, 2e-5)
+    whole = math.prod(truth.shape) // 64 % processor.rows == 0
+    over, kept = added.contiguous(memory_format=torch.channels_last), added.clone()
+    found = windows(maps, bias, over, 0.0, over=True)
+    assert (found.data_ptr() == over.data_ptr()) == whole, "rows that are made twice"
+    assert torch.equal(windows(maps, bias, kept, 0.0), found)
+
+
 @pytest.mark.parametrize("outer", [20, 24, 40])
 def test_channels_that_are_left_over_are_made_twice(processor: Any, outer: int) -> None:
     maps = normal(3, 20, 7, 6, seed=2)
@@ -106,7 +140,14 @@ def test_channels_that_are_left_over_are_made_twice(processor: Any, outer: int) 
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize(
-    ("size", "way"), [(1, (Pointwise, 1)), (1, (Pointwise, 2)), (3, (Tiled, 4)), (3, (Tiled, 6))]
+    ("size", "way"),
+    [
+        (1, (Pointwise, 1)),
+        (1, (Pointwise, 2)),
+        (3, (Tiled, 4)),
+        (3, (Tiled, 6)),
+        (3, (Windowed, AROUND)),
+    ],
 )
 def test_what_is_made_is_scaled(
     processor: Any, size: int, way: Any, large: bool, monkeypatch: pytest.MonkeyPatch
@@ -135,9 +176,7 @@ def closed(maps: Tensor, share: float) -> Tensor:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.95, 1.0])
 @pytest.mark.parametrize("inner", [48, 336])
-@pytest.mark.parametrize(
-    ("size", "way"), [(1, (Pointwise, 1)), (1, (Pointwise, 2)), (3, (Tiled, 4))]
-)
+@pytest.mark.parametrize(("size", "way"), [*WAYS, (1, (Pointwise, 2))])
 def test_leaving_zeros_out_changes_no_bit(
     processor: Any, size: int, way: Any, inner: int, share: float
 ) -> None:
@@ -154,7 +193,9 @@ def test_leaving_zeros_out_changes_no_bit(
     near(found, truth, 1e-5)
 
 
-@pytest.mark.parametrize(("size", "way"), [(1, (Pointwise, 1)), (3, (Tiled, 4))])
+@pytest.mark.parametrize(
+    ("size", "way"), [(1, (Pointwise, 1)), (3, (Tiled, 4)), (3, (Windowed, AROUND))]
+)
 def test_closed_channels_are_left_out(processor: Any, size: int, way: Any) -> None:
     kind, form = way
     weight, maps = normal(64, 64, size, size), normal(2, 64, 8, 12, seed=1)
@@ -167,7 +208,9 @@ def test_closed_channels_are_left_out(processor: Any, size: int, way: Any) -> No
 
 
 @pytest.mark.parametrize("weight", [math.inf, math.nan])
-@pytest.mark.parametrize(("size", "way"), [(1, (Pointwise, 1)), (3, (Tiled, 4))])
+@pytest.mark.parametrize(
+    ("size", "way"), [(1, (Pointwise, 1)), (3, (Tiled, 4)), (3, (Windowed, AROUND))]
+)
 def test_zero_times_what_is_not_finite_is_no_number(size: int, way: Any, weight: float) -> None:
     kind, form = way
     weights = normal(64, 64, size, size)
@@ -178,7 +221,8 @@ def test_zero_times_what_is_not_finite_is_no_number(size: int, way: Any, weight:
 
 
 def test_numbers_that_are_none_stay_so() -> None:
-    for convolve in (Tiled(normal(64, 64, 3, 3), 4), Pointwise(normal(64, 64, 1, 1))):
+    kernels, points = normal(64, 64, 3, 3), normal(64, 64, 1, 1)
+    for convolve in (Tiled(kernels, 4), Windowed(kernels, AROUND), Pointwise(points)):
         maps = normal(2, 64, 8, 8, seed=1)
         maps[1, 5, 0, 0] = math.nan
         for least in (0.0, -math.inf):
@@ -188,7 +232,12 @@ def test_numbers_that_are_none_stay_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "convolve", [Tiled(normal(64, 32, 3, 3), 4), Pointwise(normal(64, 32, 1, 1))]
+    "convolve",
+    [
+        Tiled(normal(64, 32, 3, 3), 4),
+        Pointwise(normal(64, 32, 1, 1)),
+        Windowed(normal(64, 32, 3, 3), AROUND),
+    ],
 )
 def test_forms_that_do_not_fit_are_refused(convolve: Any) -> None:
     with pytest.raises(ValueError, match="do not fit"):
@@ -206,7 +255,10 @@ def test_of_no_pictures_there_are_no_maps() -> None:
     assert Tiled(normal(64, 32, 3, 3), 4)(normal(0, 32, 8, 8)).shape == (0, 64, 8, 8)
 
 
-@pytest.mark.parametrize("make", [lambda w: Tiled(w, 4), lambda w: Pointwise(w[:, :, :1, :1])])
+@pytest.mark.parametrize(
+    "make",
+    [lambda w: Tiled(w, 4), lambda w: Pointwise(w[:, :, :1, :1]), lambda w: Windowed(w, AROUND)],
+)
 def test_a_value_depends_on_no_other_picture_and_no_core(make: Any) -> None:
     convolve = make(normal(64, 64, 3, 3))
     maps = normal(40, 64, 14, 14, seed=1)
@@ -243,33 +295,38 @@ def conv(*sizes: int, **how: Any) -> nn.Conv2d:
     [
         (conv(64, 64, 3, padding=1), Tiled),
         (conv(64, 64, 1), Pointwise),
-        (conv(64, 64, 3, padding=1, stride=2), None),
-        (conv(64, 64, 3), None),
+        (conv(64, 64, 3, padding=1, stride=2), Windowed),
+        (conv(64, 64, 3, padding=1, stride=(2, 1)), None),
+        (conv(64, 64, 3), Windowed),
+        (conv(64, 64, 9, padding=4), Windowed),
+        (conv(64, 64, 11), None),
         (conv(64, 64, 3, padding=1, padding_mode="reflect"), None),
         (conv(64, 64, 3, padding="same"), None),
         (conv(64, 64, 3, padding=2, dilation=2), None),
         (conv(64, 64, 3, padding=1, groups=2), None),
         (conv(64, 60, 3, padding=1), None),
-        (conv(64, 16, 3, padding=1), None),
+        (conv(64, 12, 3, padding=1), None),
+        (conv(16, 64, 3, padding=1), None),
         (conv(64, 64, 1, stride=2), Pointwise),
         (conv(64, 64, 1, stride=(2, 1)), None),
         (conv(64, 60, 1), None),
         (conv(64, 64, 3, padding=1, groups=64), Depthwise),
         (conv(64, 64, 3, padding=1, groups=64, dilation=2), None),
-        (conv(64, 64, 1, padding=1), None),
+        (conv(64, 64, 1, padding=(1, 0)), Windowed),
         (conv(64, 64, 3, padding=1).double(), None),
+        (conv(64, 64, 3, padding=1, stride=2).double(), None),
         (conv(64, 64, 1).to(torch.bfloat16), None),
     ],
 )
 def test_what_goes_which_way(
     monkeypatch: pytest.MonkeyPatch, processor: Any, module: nn.Conv2d, way: Any
 ) -> None:
-    maps = normal(2, 64, 9, 9).to(module.weight.dtype)
+    maps = normal(2, module.in_channels, 9, 9).to(module.weight.dtype)
     found = quick.convolution(module, maps)
     assert type(found) is (way or type(None))
     one = quick.convolution(module, maps[:, :, :1, :1][:1])
     assert type(one) is (way if way is Depthwise else type(None)), "too few places"
-    for where in (winograd, pointwise, depthwise):
+    for where in (winograd, pointwise, windowed, depthwise):
         monkeypatch.setattr(where, "registers", lambda: None)
     assert quick.convolution(module, maps) is None, "a processor of another kind"
 

@@ -13,15 +13,16 @@ from torch.func import functional_call
 
 from explorer.compute import places
 from explorer.compute.pulls import Later, Lone, Product, Pull, Share, transposed
-from explorer.networks import depthwise, pointwise, winograd
+from explorer.networks import depthwise, pointwise, windowed, winograd
 from explorer.networks.depthwise import Depthwise
-from explorer.networks.laid_out import Convolution
+from explorer.networks.laid_out import Convolution, form_of
 from explorer.networks.machine_code import registers
 from explorer.networks.pointwise import Pointwise
+from explorer.networks.windowed import Windowed
 
-LEAST = {False: (2000, 1 << 17), True: (500, 1 << 9)}
+LEAST = {False: (2000, 1 << 17), True: (150, 1 << 9)}
 """For so many places of maps, and with so many weights, it is worth laying out the weights of a
-1 x 1 convolution anew: fewer where what is multiplied is copied together, which gains more."""
+convolution anew: fewer where what is multiplied is copied together, which gains more."""
 
 
 def convolved(
@@ -40,10 +41,13 @@ def convolved(
         weight, bias = weights["weight"], weights.get("bias")
         pull = convolution_pull(module, weight, x, output, wanted, later)
         own: Convolution | None = None
-        if _worth_laying_out(module, weight, x):
+        worth = _worth_laying_out(weight, output)
+        if worth and pointwise.suits(module, weight, x):
             own = Pointwise(weight, cast("tuple[int, int]", module.stride)[0])
+        elif worth and windowed.suits(module, weight, x):
+            own = Windowed(weight, form_of(module))
         elif depthwise.suits(module, weight, x):
-            own = Depthwise(weight, depthwise.form_of(module))
+            own = Depthwise(weight, form_of(module))
 
         def made(added: Tensor | None = None, least: float = -math.inf) -> Tensor:
             if own:
@@ -120,20 +124,22 @@ def _own_ways(
     turned, even = weight.transpose(0, 1), module.stride == (1, 1)
     points, alone = cache(partial(Pointwise, turned)), None
     if depthwise.suits(module, weight, x):
-        alone = depthwise.Transposed(weight, depthwise.form_of(module), x.shape[2:])
+        alone = depthwise.Transposed(weight, form_of(module), x.shape[2:])
 
     def way(flat: Tensor) -> Convolution | None:
         if tiles and (side := winograd.side_for(flat, most, len(flat))):
             return laid_out(side)
-        return points() if even and _worth_laying_out(module, turned, flat) else alone
+        worth = even and _worth_laying_out(turned, flat)
+        return points() if worth and pointwise.suits(module, turned, flat) else alone
 
     return way
 
 
-def _worth_laying_out(module: nn.Module, weight: Tensor, maps: Tensor) -> bool:
+def _worth_laying_out(weight: Tensor, maps: Tensor) -> bool:
+    """Whether it is, of weights that take as many places as maps have."""
     shape = registers()
     places, weights = LEAST[shape is not None and shape.copies]
-    return weight.numel() >= weights and pointwise.suits(module, weight, maps, places)
+    return weight.numel() >= weights and maps[:, 0].numel() >= places
 
 
 def _turned(weight: Tensor, side: int) -> winograd.Tiled:

@@ -20,8 +20,8 @@ STABILISER = 1e-6
 
 
 def stabilise(z: Tensor) -> Tensor:
-    """Move every value away from zero by 1e-6, zero itself upwards."""
-    return z + torch.where(z < 0, -STABILISER, STABILISER)
+    """Move every value away from zero by 1e-6, zero itself upwards, whatever its sign."""
+    return torch.copysign(z.new_full((), STABILISER), z + 0.0).add_(z)
 
 
 def z_plus(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Pull:

@@ -8,14 +8,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from explorer.networks.cores import divided
 from explorer.networks.depth_code import DepthCode
-from explorer.networks.laid_out import Bounds, Ending, addresses, goes_past
+from explorer.networks.laid_out import (
+    NO_BORDER,
+    Border,
+    Bounds,
+    Ending,
+    Pair,
+    addresses,
+    form_of,
+    goes_past,
+    windows,
+)
 from explorer.networks.machine_code import (
     LINE,
     Registers,
@@ -31,11 +40,6 @@ COLUMNS, BEGINNING, LEAST_TAPS = (7, 4), 2, 3
 has so many taps at least, and an odd number: so there is less code to make."""
 BANDS = 4
 """Parts of a picture that a core may take."""
-
-Pair = tuple[int, int]
-Border = tuple[Pair, Pair]
-"""Zeros above and below maps, to the left and to the right."""
-NO_BORDER: Border = ((0, 0), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,7 @@ def suits(module: nn.Module, weight: Tensor, maps: Tensor, more: Border = NO_BOR
     single = weight.dtype == maps.dtype == torch.float32 and maps.device.type == "cpu"
     if not (alone and even and small and single) or channels % LINE or registers() is None:
         return False
-    if maps.dim() != 4:
-        return False
-    sizes = zip(maps.shape[2:], form_of(module, more)[1], module.kernel_size, strict=True)
-    return all(length + sum(border) >= taps for length, border, taps in sizes)
+    return maps.dim() == 4 and min(windows(maps.shape[2:], weight, form_of(module, more)[1])) > 0
 
 
 class Depthwise(Ending):
@@ -88,8 +89,7 @@ class Depthwise(Ending):
         return len(self.weight)
 
     def form(self, maps: Tensor) -> tuple[int, ...]:
-        sizes = zip(maps.shape[2:], self.weight.shape[2:], self._border, strict=True)
-        made = ((length + sum(zeros) - taps) // self.step + 1 for length, taps, zeros in sizes)
+        made = windows(maps.shape[2:], self.weight, self._border, self.step)
         return (*maps.shape[:2], *made)
 
     def _grids(self) -> Iterator[tuple[_Taps, _Taps]]:
@@ -106,9 +106,8 @@ class Depthwise(Ending):
         for lines, columns in self._grids():
             across = max(LEAST_TAPS, len(columns.taps) | 1)
             kernels = weights.new_zeros((len(lines.taps), across, weights.shape[2]))
-            for here, tap in enumerate(lines.taps):
-                for there, other in enumerate(columns.taps):
-                    kernels[here, there] = weights[tap, other]
+            chosen = weights[list(lines.taps)][:, list(columns.taps)]
+            kernels[:, : len(columns.taps)] = chosen
             found.append((lines, columns, kernels))
         return found
 
@@ -203,15 +202,6 @@ def _between(first: int, step: int, taps: int, zeros: int) -> _Taps:
     own = tuple(range(lowest, taps, step))[::-1]
     window = (first + zeros - lowest) // step
     return _Taps(own, len(own) - 1 - window, first, step)
-
-
-def form_of(module: nn.Module, more: Border = NO_BORDER) -> tuple[int, Border]:
-    """The steps of a module that ``suits``, and its border with some more."""
-    steps, own = cast(Pair, module.stride), cast(Pair, module.padding)
-    lines, columns = (
-        (zeros + before, zeros + after) for zeros, (before, after) in zip(own, more, strict=True)
-    )
-    return steps[0], (lines, columns)
 
 
 def _at_once(places: int) -> int:

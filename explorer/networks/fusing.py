@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from explorer.networks import cudnn, quick
 from explorer.networks import modules as m
-from explorer.networks.depthwise import NO_BORDER, Border
+from explorer.networks.laid_out import NO_BORDER, Border
 from explorer.networks.max_pool import MaxPool
 
 CUTS: Mapping[Any, float] = {

@@ -7,15 +7,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from explorer.networks.machine_code import ADDING, LINE, PLAIN, SCALING
 
 STREAM = 1 << 23
 """Maps of more bytes do not stay in the cache until they are read."""
 
+Pair = tuple[int, int]
+Border = tuple[Pair, Pair]
+"""Zeros above and below maps, to the left and to the right."""
+NO_BORDER: Border = ((0, 0), (0, 0))
 Bounds = tuple[float, float]
 """Values are no less and no more than these."""
 UNBOUND = (-math.inf, math.inf)
@@ -122,6 +127,23 @@ class Ending(Convolution):
         bounds: Bounds,
     ) -> None:
         """Fill ``made`` with values that end in a way, by two ``others`` as that has them."""
+
+
+def form_of(module: nn.Module, more: Border = NO_BORDER) -> tuple[int, Border]:
+    """The steps of a convolution, the same down and across, and its border with some more."""
+    steps, own = cast(Pair, module.stride), cast(Pair, module.padding)
+    lines, columns = (
+        (zeros + before, zeros + after) for zeros, (before, after) in zip(own, more, strict=True)
+    )
+    return steps[0], (lines, columns)
+
+
+def windows(size: Sequence[int], weight: Tensor, border: Border, step: int = 1) -> Pair:
+    """How many lines and columns a convolution makes of maps of a size with a border by weights
+    [O,I,h,w]."""
+    sizes = zip(size, weight.shape[2:], border, strict=True)
+    down, across = ((length + sum(zeros) - taps) // step + 1 for length, taps, zeros in sizes)
+    return down, across
 
 
 def laid(maps: Tensor) -> Tensor:

@@ -123,10 +123,10 @@ class Code:
         self._engine = _compiled(self._module)  # holds the code
         return [_callable(self._engine, name, takes) for name, takes in functions.items()]
 
-    def intrinsic(self, name: str, *takes: Any, ending: str = "") -> ir.Function:
+    def intrinsic(self, name: str, gives: Any, *takes: Any, ending: str = "") -> ir.Function:
         """One of LLVM's own that gives a vector of whole numbers."""
-        name = f"{name}.v{self.shape.lanes}i32{ending}"
-        kind = ir.FunctionType(self.wholes, takes)
+        name = f"{name}.v{gives.count}i32{ending}"
+        kind = ir.FunctionType(gives, takes)
         return self._module.globals.get(name) or ir.Function(self._module, kind, name)
 
     @property
@@ -177,10 +177,11 @@ class Code:
         """A vector of one number."""
         return ir.Constant(self.vector, [float(np.float32(value))] * self.shape.lanes)
 
-    def repeated(self, b: ir.IRBuilder, value: Any) -> Any:
-        """A vector of one value."""
-        nothing = ir.Constant(ir.VectorType(value.type, self.shape.lanes), ir.Undefined)
-        first = ir.Constant(ir.VectorType(SHORT, self.shape.lanes), [0] * self.shape.lanes)
+    def repeated(self, b: ir.IRBuilder, value: Any, lanes: int = 0) -> Any:
+        """A vector of one value, of so many lanes or as many as registers have."""
+        lanes = lanes or self.shape.lanes
+        nothing = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+        first = ir.Constant(ir.VectorType(SHORT, lanes), [0] * lanes)
         return b.shuffle_vector(b.insert_element(nothing, value, SHORT(0)), nothing, first)
 
     def plus(self, b: ir.IRBuilder, *values: Any) -> Any:

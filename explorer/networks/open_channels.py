@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -46,9 +47,11 @@ Sums = list[list[Any]]
 class Part:
     """As much of a product as registers hold: the rows from ``row`` on, the ``group``-th of a
     ``block``, and of ``outer`` columns those from ``channel`` on, ``columns`` [inner,width].
-    ``given`` finds where the rows lie from a number on, up to before ``last``."""
+    ``given`` finds where the rows lie from a number on, up to before ``last``, and ``reached`` how
+    far after that a number of them does."""
 
     given: Callable[[Any], Sequence[Any]]
+    reached: Callable[[Any], Any]
     row: Any
     group: Any
     block: Any
@@ -57,6 +60,22 @@ class Part:
     outer: Any
     inner: Any
     columns: Any
+
+
+@dataclass(frozen=True)
+class Line:
+    """So many numbers, a ``length``, that lie next to each other in each of some ``rows``, and come
+    ``before`` so many others of these. For each row between which of them it has any, where not all
+    are ``there``: the others are zero."""
+
+    rows: Sequence[Any]
+    length: Any
+    before: Any
+    there: Sequence[tuple[Any, Any]] = ()
+
+
+Lines = Callable[[], AbstractContextManager[Line]]
+"""Code that runs for each line that some rows have."""
 
 
 @dataclass(frozen=True)
@@ -77,48 +96,67 @@ class OpenChannels(ABC):
     more: ClassVar[int]
     step: ClassVar[int]
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: Code, lanes: int) -> None:
         self._code = code
-        self._nothing = ir.Constant(code.wholes, None)
+        self._lanes = lanes
+        self._wholes = ir.VectorType(SHORT, lanes)
+        self._nothing = ir.Constant(self._wholes, None)
 
-    def note(self, b: ir.IRBuilder, it: Any, rows: Sequence[Any], these: Any) -> None:
-        """Those of some ``rows`` of ``it.inner`` channels: one at least, and all if ``it.whole`` is
-        not zero."""
-        code, lanes, nothing = self._code, self._code.shape.lanes, self._nothing
-        flags, whole = ir.VectorType(ir.IntType(1), lanes), code.wholes.as_pointer()
-        masked = code.intrinsic("llvm.masked.load", whole, flags, code.wholes, ending=".p0")
+    def note(self, b: ir.IRBuilder, it: Any, lines: Lines, these: Any) -> None:
+        """Those of some rows of ``it.inner`` channels, which lie in ``lines``: one at least, and
+        all if ``it.whole`` is not zero."""
         lists = self._lists(b, these, it.inner)
         with b.goto_entry_block():
             count = b.alloca(INT)
         b.store(INT(0), count)
-        kept, inner = (code.repeated(b, b.trunc(each, SHORT)) for each in (it.whole, it.inner))
-        with code.lanes(b, it.inner) as first:
-            start = code.repeated(b, b.trunc(first, SHORT))
-            channels = b.add(start, ir.Constant(code.wholes, list(range(lanes))))
-            there = b.icmp_signed("<", channels, inner)
-            places = (b.bitcast(at(b, row, first), whole) for row in rows)
-            values = [b.call(masked, [place, there, nothing]) for place in places]
-            together = nothing
-            for value in values:
-                together = b.or_(together, value)
-            size = b.and_(together, ir.Constant(code.wholes, [MAGNITUDE] * lanes))
-            some = b.and_(there, b.icmp_unsigned("!=", b.or_(size, kept), nothing))
-            seen = Seen(channels, values, some)
+        with lines() as line, counting(b, INT(0), line.length, INT(self._lanes)) as first:
+            seen = self._seen(b, it, line, first)
             b.store(self._put(b, lists, b.load(count), seen), count)
         for each in lists:  # what is ahead of the last one, or the first one where there is none
-            self._store(b, nothing, each, b.load(count))
+            self._store(b, self._nothing, each, b.load(count))
         none = b.icmp_signed("<", b.load(count), INT(self.step))
         noted = b.select(none, INT(self.step), b.load(count))
         b.store(b.trunc(noted, SHORT), these)
 
+    def _seen(self, b: ir.IRBuilder, it: Any, line: Line, first: Any) -> Seen:
+        """The vector of channels that begins at the ``first`` of a line."""
+        flags, whole = ir.VectorType(ir.IntType(1), self._lanes), self._wholes.as_pointer()
+        masked = self._intrinsic("masked.load", whole, flags, self._wholes, ending=".p0")
+        counted = ir.Constant(self._wholes, list(range(self._lanes)))
+        channels = b.add(self._repeated(b, first), counted)
+        known = b.icmp_signed("<", channels, self._repeated(b, line.length))
+        there = [known] * len(line.rows)
+        for row, (start, end) in enumerate(line.there):
+            begun = b.icmp_signed(">=", channels, self._repeated(b, start))
+            there[row] = b.and_(begun, b.icmp_signed("<", channels, self._repeated(b, end)))
+        places = [b.bitcast(at(b, row, first), whole) for row in line.rows]
+        values = [
+            b.call(masked, [place, mask, self._nothing])
+            for place, mask in zip(places, there, strict=True)
+        ]
+        together = self._nothing
+        for value in values:
+            together = b.or_(together, value)
+        size = b.and_(together, ir.Constant(self._wholes, [MAGNITUDE] * self._lanes))
+        kept = b.or_(size, self._repeated(b, it.whole))
+        some = b.and_(known, b.icmp_unsigned("!=", kept, self._nothing))
+        return Seen(b.add(channels, self._repeated(b, line.before)), values, some)
+
+    def _repeated(self, b: ir.IRBuilder, number: Any) -> Any:
+        """A vector of one whole number."""
+        return self._code.repeated(b, b.trunc(number, SHORT), self._lanes)
+
+    def _intrinsic(self, name: str, *takes: Any, ending: str = "") -> ir.Function:
+        return self._code.intrinsic(f"llvm.{name}", self._wholes, *takes, ending=ending)
+
     def _store(self, b: ir.IRBuilder, values: Any, start: Any, offset: Any) -> None:
-        place = b.bitcast(at(b, start, offset), self._code.wholes.as_pointer())
+        place = b.bitcast(at(b, start, offset), self._wholes.as_pointer())
         b.store(values, place, align=4)
 
     def _columns(self, b: ir.IRBuilder, channels: Any) -> Any:
         """Where those of a vector of channels begin."""
-        shape = self._code.shape
-        return b.mul(channels, ir.Constant(self._code.wholes, [shape.width] * shape.lanes))
+        width = self._code.shape.width
+        return b.mul(channels, ir.Constant(self._wholes, [width] * self._lanes))
 
     def _multiply(self, b: ir.IRBuilder, sums: Sums, values: Sequence[Any], columns: Any) -> None:
         """Add the products of a channel's value in each row, where ``values`` lie, and columns."""
@@ -155,13 +193,12 @@ class Listed(OpenChannels):
         return [at(b, these, INT(LINE)), at(b, these, inner, INT(2 * LINE))]
 
     def _put(self, b: ir.IRBuilder, lists: Sequence[Any], count: Any, seen: Seen) -> Any:
-        wholes = self._code.wholes
-        kind = wholes, seen.open.type, wholes
-        compress = self._code.intrinsic("llvm.experimental.vector.compress", *kind)
+        kind = self._wholes, seen.open.type, self._wholes
+        compress = self._intrinsic("experimental.vector.compress", *kind)
         packed = b.call(compress, [seen.channels, seen.open, self._nothing])
         for each, made in zip(lists, (packed, self._columns(b, packed)), strict=True):
             self._store(b, made, each, count)
-        more = b.ctpop(b.bitcast(seen.open, ir.IntType(self._code.shape.lanes)))
+        more = b.ctpop(b.bitcast(seen.open, ir.IntType(self._lanes)))
         return b.add(count, b.zext(more, INT))
 
     def add_up(self, b: ir.IRBuilder, sums: Sums, part: Part, these: Any) -> None:
@@ -243,8 +280,9 @@ class Copied(OpenChannels):
             b.if_then(b.and_(some, b.icmp_signed("<", after, part.last))),
             counting(b, first, last) as line,
         ):
+            reached = part.reached(b.mul(line, INT(LINE)))
             for row in part.given(after):
-                code.fetch(b, at(b, row, b.mul(line, INT(LINE))))
+                code.fetch(b, at(b, row, reached))
 
 
 def _turned(b: ir.IRBuilder, rows: Sequence[Any]) -> list[Any]:

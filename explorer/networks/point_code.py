@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from llvmlite import ir
 
@@ -40,15 +41,17 @@ class PointCode(ProductCode):
     the next one, so that it stays in the cache; what is made goes past it where ``past`` is not 0.
     """
 
-    def __init__(self, shape: Registers, every: bool, way: str) -> None:
-        super().__init__(shape)
-        self._places = self._every if every else self._apart
+    takes: ClassVar[Takes] = CONVOLVE
+
+    def __init__(self, shape: Registers, every: bool, way: str, copied: bool = False) -> None:
+        super().__init__(shape, copied)
+        self._every = every
         self._way = way
         self._write()
-        (self.convolve,) = self.compiled(convolve=CONVOLVE)
+        (self.convolve,) = self.compiled(convolve=self.takes)
 
     def _write(self) -> None:
-        b, it = self.function("convolve", CONVOLVE)
+        b, it = self.function("convolve", self.takes)
         it.bounds = self.bounds(b, it)
         read = {PLAIN: (), ADDING: (it.added,), SCALING: (it.added, it.below)}[self._way]
 
@@ -63,7 +66,7 @@ class PointCode(ProductCode):
                 with b.if_then(b.icmp_signed("==", it.past, INT(0))):
                     self.fetch(b, at(b, it.made, start), self.shape.width, write=True)
 
-        places, given = (it.first, it.last, it.block), partial(self._places, b, it)
+        places, given = (it.first, it.last, it.block), partial(self._rows, b, it)
         made = self.product(b, it, places, given, it.kernels, it.outer, ahead)
         with made as (place, channel, sums):
             bias = [self.load(b, at(b, it.bias, channel, INT(each))) for each in self.offsets]
@@ -75,24 +78,29 @@ class PointCode(ProductCode):
                     self.put(b, value, at(b, it.made, here), it.past)
         self.end(b)
 
-    def _every(self, b: ir.IRBuilder, it: SimpleNamespace, place: Any) -> list[Any]:
-        """Where as many places begin as registers have rows, if they follow each other."""
-        first = at(b, it.maps, b.mul(place, it.inner))
-        return [at(b, first, b.mul(INT(row), it.inner)) for row in range(self.shape.rows)]
-
-    def _apart(self, b: ir.IRBuilder, it: SimpleNamespace, place: Any) -> list[Any]:
+    def _rows(self, b: ir.IRBuilder, it: SimpleNamespace, place: Any) -> list[Any]:
         """Where those begin that as many places read as registers have rows."""
+        if self._every:
+            first = at(b, it.maps, b.mul(place, it.inner))
+            return [at(b, first, b.mul(INT(row), it.inner)) for row in range(self.shape.rows)]
+        found = []
+        for picture, y, x in self._windows(b, it, place):
+            line = b.add(b.mul(picture, it.high), y)
+            found.append(at(b, it.maps, b.mul(b.add(b.mul(line, it.wide), x), it.inner)))
+        return found
+
+    def _windows(
+        self, b: ir.IRBuilder, it: SimpleNamespace, place: Any
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        """For as many places as registers have rows in which picture they are, and on which line
+        and column of it what they read begins."""
         line, x = b.sdiv(place, it.broad), b.srem(place, it.broad)
         picture, y = b.sdiv(line, it.tall), b.srem(line, it.tall)
-        found = []
         for _ in range(self.shape.rows):
-            line = b.add(b.mul(picture, it.high), b.mul(y, it.step))
-            source = b.add(b.mul(line, it.wide), b.mul(x, it.step))
-            found.append(at(b, it.maps, b.mul(source, it.inner)))
+            yield picture, b.mul(y, it.step), b.mul(x, it.step)
             x, more = _carried(b, b.add(x, ONE), it.broad)
             y, more = _carried(b, b.add(y, more), it.tall)
             picture = b.add(picture, more)
-        return found
 
 
 def _carried(b: ir.IRBuilder, number: Any, count: Any) -> tuple[Any, Any]:

@@ -31,17 +31,17 @@ MOST_MADE = 1.34
 """So many channels may be made for each, where some are made twice."""
 
 
-def suits(module: nn.Module, weight: Tensor, maps: Tensor, least: int = 0) -> bool:
-    """Whether a convolution of a module's form by weights [O,I,h,w], of maps [N,I,H,W] with so many
-    places at ``least``, can go this way here."""
+def suits(module: nn.Module, weight: Tensor, maps: Tensor) -> bool:
+    """Whether a convolution of a module's form by weights [O,I,h,w], of maps of this type, can go
+    this way here."""
     if type(module) is not nn.Conv2d or module.groups != 1 or module.kernel_size != (1, 1):
         return False
     even = len(set(module.stride)) == 1 and module.padding == (0, 0)
     single = weight.dtype == maps.dtype == torch.float32 and maps.device.type == "cpu"
     shape = registers()
-    if not even or not single or shape is None or not _fits(len(weight), shape):
+    if not even or not single or shape is None or not fits(len(weight), shape):
         return False
-    return maps.dim() == 4 and _places(maps, module.stride[0]) >= max(shape.rows, least)
+    return maps.dim() == 4 and _places(maps, module.stride[0]) >= shape.rows
 
 
 class Pointwise(Ending):
@@ -51,8 +51,8 @@ class Pointwise(Ending):
     def makes_once(self, maps: Tensor) -> bool:
         """Where rows of registers are left over, the last places are made twice, and so are
         channels."""
-        rows, columns = _places(maps, self.step) % _shape().rows, len(self.weight) % _shape().width
-        return rows == columns == 0
+        count, outer, *size = self.form(maps)
+        return not count * math.prod(size) % _shape().rows and not outer % _shape().width
 
     def convolve(
         self,
@@ -63,12 +63,13 @@ class Pointwise(Ending):
         made: Tensor,
         bounds: Bounds,
     ) -> None:
-        (outer, inner), code = self.weight.shape[:2], _code(_shape(), self.step == 1, way)
-        rows, places = code.shape.rows, _places(maps, self.step)
+        code, outer, inner = self._code(way), len(self.weight), self.weight[0].numel()
+        rows, places = code.shape.rows, len(made) * math.prod(made.shape[2:])
         groups, block, kernels = places // rows, self._block(), self._kernels
         at = addresses(maps, kernels, bias, *others, made)
         past = made is not others[0] and goes_past(made)
-        sizes = inner, outer, *maps.shape[2:], self.step, *made.shape[2:], self.whole, past
+        about = *self._about(), inner, outer
+        sizes = *about, *maps.shape[2:], self.step, *made.shape[2:], self.whole, past
 
         def work(part: tuple[int, int]) -> None:
             first, last = part
@@ -78,18 +79,28 @@ class Pointwise(Ending):
 
         divided(work, groups, rows * inner * outer)
 
+    def _code(self, way: str) -> PointCode:
+        return _code(_shape(), self.step == 1, way)
+
+    def _about(self) -> Sequence[int]:
+        """What the code is told first."""
+        return ()
+
     def _block(self) -> int:
         if 2 * self.weight.nbytes > second_cache():
             return LARGE_BLOCK
-        return BLOCK if self.weight.shape[1] < DEEP else SMALL_BLOCK
+        return BLOCK if self.weight[0].numel() < DEEP else SMALL_BLOCK
 
     @cached_property
     def _kernels(self) -> Tensor:
-        """[O / width,I,width]"""
-        (outer, inner), width = self.weight.shape[:2], _shape().width
-        first = [min(start, outer - width) for start in range(0, outer, width)]
-        rows = torch.tensor(first)[:, None] + torch.arange(width)
-        return self.weight.reshape(outer, inner)[rows].transpose(1, 2).contiguous()
+        """[O / width,h,w,I,width]"""
+        (outer, inner, high, wide), width = self.weight.shape, _shape().width
+        panels, weights = outer // width, self.weight.permute(2, 3, 1, 0)
+        made = weights.new_empty(-(-outer // width), high, wide, inner, width)
+        whole = weights[..., : panels * width].reshape(high, wide, inner, panels, width)
+        made[:panels] = whole.movedim(-2, 0)
+        made[panels:] = weights[..., -width:]
+        return made
 
 
 def _places(maps: Tensor, step: int) -> int:
@@ -97,7 +108,7 @@ def _places(maps: Tensor, step: int) -> int:
     return len(maps) * math.prod(-(-length // step) for length in maps.shape[2:])
 
 
-def _fits(outer: int, shape: Registers) -> bool:
+def fits(outer: int, shape: Registers) -> bool:
     """Whether so many channels fill registers: of some, the last are made twice."""
     if not shape.copies or outer < shape.width:
         return outer % shape.width == 0

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 
 from explorer.networks.machine_code import INT, SHORT, Code, Registers, at, counting, smaller
-from explorer.networks.open_channels import Copied, Listed, Part, Sums
+from explorer.networks.open_channels import RECORD, Copied, Line, Listed, Part, Sums
 
 
 class ProductCode(Code):
-    """Code that multiplies."""
+    """Code that multiplies. What is multiplied lies where it did, or is copied together if the
+    processor or who asks wants it ``copied``."""
 
-    def __init__(self, shape: Registers) -> None:
+    def __init__(self, shape: Registers, copied: bool = False) -> None:
         super().__init__(shape)
-        self._open = (Copied if shape.copies else Listed)(self)
+        if copied or shape.copies:
+            self._open: Copied | Listed = Copied(self, RECORD)
+        else:
+            self._open = Listed(self, shape.lanes)
 
     def choices(self, inner: int, rows: int) -> int:
         """How many numbers it takes to tell which channels are open, for a block of ``rows``."""
@@ -64,7 +69,7 @@ class ProductCode(Code):
 
             with counting(b, start, end, rows) as number:
                 row, _, these = group(number)
-                self._open.note(b, it, given(row), these)
+                self._open.note(b, it, partial(self.lines, b, it, row, given(row)), these)
             with (
                 counting(b, INT(0), outer, width) as channel,
                 counting(b, start, end, rows) as number,
@@ -73,9 +78,19 @@ class ProductCode(Code):
                 if ahead:
                     ahead(row, channel)
                 panel = at(b, columns, b.mul(channel, it.inner))
-                part = Part(given, row, which, block, last, channel, outer, it.inner, panel)
+                where = partial(self.reached, b, it)
+                part = Part(given, where, row, which, block, last, channel, outer, it.inner, panel)
                 self._open.add_up(b, sums, part, these)
                 yield row, smaller(b, channel, b.sub(outer, width)), sums
+
+    @contextmanager
+    def lines(self, b: ir.IRBuilder, it: Any, row: Any, rows: Sequence[Any]) -> Iterator[Line]:
+        """The lines of the ``rows`` that begin with the number ``row``."""
+        yield Line(rows, it.inner, INT(0))
+
+    def reached(self, b: ir.IRBuilder, it: Any, number: Any) -> Any:
+        """How far after the start of a row a number of it lies."""
+        return number
 
     def _sums(self, b: ir.IRBuilder) -> Sums:
         """Room in registers."""

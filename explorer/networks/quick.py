@@ -9,14 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from explorer.networks import depthwise, pointwise, winograd
-from explorer.networks.depthwise import NO_BORDER, Border, Depthwise
-from explorer.networks.laid_out import Convolution
+from explorer.networks import depthwise, pointwise, windowed, winograd
+from explorer.networks.depthwise import Depthwise
+from explorer.networks.laid_out import NO_BORDER, Border, Convolution, form_of
 from explorer.networks.pointwise import Pointwise
+from explorer.networks.windowed import Windowed
 from explorer.networks.winograd import Tiled
 
 Way = tuple[Any, Any]
-"""Pointwise and its step, Tiled and the side of its tiles, or Depthwise and its form."""
+"""Pointwise and its step, Tiled and the side of its tiles, or Depthwise or Windowed and the form of
+either."""
 
 _KEPT: MutableMapping[Tensor, tuple[int, dict[Way, Convolution]]] = WeakTensorKeyDictionary()
 _LOCK = Lock()
@@ -34,7 +36,9 @@ def convolution(module: nn.Conv2d, maps: Tensor, more: Border = NO_BORDER) -> Co
     elif bare and winograd.suits(module, weight, maps) and (side := winograd.side_for(maps)):
         way = Tiled, side
     elif depthwise.suits(module, weight, maps, more):
-        way = Depthwise, depthwise.form_of(module, more)
+        way = Depthwise, form_of(module, more)
+    elif windowed.suits(module, weight, maps, more):
+        way = Windowed, form_of(module, more)
     else:
         return None
     with _LOCK:
