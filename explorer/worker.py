@@ -206,9 +206,6 @@ def main(settings: Settings, parent: int = 0) -> None:
     """Be the worker until SIGTERM, SIGINT, or the end of the process ``parent`` (if not 0)."""
     if settings.read_only:
         raise BadInput("This explorer is read-only and needs no worker: unset EXPLORER_READ_ONLY.")
-    # Read when torch is loaded. Threads that wait for another by spinning take the very core that
-    # it needs, wherever pages and their browser want the cores too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     lock = take_place(settings.cache_dir)
     stop = threading.Event()
     if parent:

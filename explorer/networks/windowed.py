@@ -13,8 +13,9 @@ from explorer.networks.machine_code import Registers, once, registers
 from explorer.networks.pointwise import LARGE_BLOCK, Pointwise, fits
 from explorer.networks.window_code import WindowCode
 
-LEAST_CHANNELS = 32
-"""With fewer oneDNN is as quick."""
+LEAST_READ, LEAST_MADE = 32, 128
+"""With fewer channels oneDNN is as quick: of those that are read values are copied, whose copies
+serve for all that are made."""
 
 
 def suits(module: nn.Module, weight: Tensor, maps: Tensor, more: Border = NO_BORDER) -> bool:
@@ -27,7 +28,7 @@ def suits(module: nn.Module, weight: Tensor, maps: Tensor, more: Border = NO_BOR
     shape, even = registers(), len(set(module.stride)) == 1
     if not (dense and even and single) or shape is None or not fits(len(weight), shape):
         return False
-    if maps.dim() != 4 or weight.shape[1] < LEAST_CHANNELS:
+    if maps.dim() != 4 or weight.shape[1] < LEAST_READ or len(weight) < LEAST_MADE:
         return False
     step, border = form_of(module, more)
     down, across = windows(maps.shape[2:], weight, border, step)
