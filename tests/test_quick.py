@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from explorer.networks import depthwise, laid_out, pointwise, quick, windowed, winograd
 from explorer.networks.depthwise import Depthwise
-from explorer.networks.laid_out import Border
+from explorer.networks.laid_out import Border, form_of
 from explorer.networks.machine_code import PROCESSORS
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.windowed import Windowed
@@ -27,6 +27,10 @@ WAYS = [(1, (Pointwise, 1)), (3, (Tiled, 4)), (3, (Windowed, AROUND))]
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conv(*sizes: Any, **how: Any) -> nn.Conv2d:
+    return nn.Conv2d(*sizes, **how).requires_grad_(False)
 
 
 @pytest.fixture(params=PROCESSORS)
@@ -120,6 +124,57 @@ def test_windows_are_a_convolution(
     found = windows(maps, bias, over, 0.0, over=True)
     assert (found.data_ptr() == over.data_ptr()) == whole, "rows that are made twice"
     assert torch.equal(windows(maps, bias, kept, 0.0), found)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("size", [(12, 9), (13, 10), (14, 11)])
+@pytest.mark.parametrize(("taps", "padding"), [((3, 3), (1, 1)), ((5, 4), (0, 2)), ((7, 3), 3)])
+def test_windows_transposed_are_a_transposed_convolution(
+    processor: Any, taps: Any, padding: Any, size: tuple[int, int], step: int
+) -> None:
+    module = conv(128, 40, taps, padding=padding, stride=step)
+    made = module(torch.zeros(3, 128, *size))
+    maps = closed(normal(*made.shape, seed=2), 0.3)
+    leaf = torch.zeros(3, 128, *size, dtype=torch.float64, requires_grad=True)
+    form = {"padding": padding, "stride": step}
+    there = F.conv2d(leaf, module.weight.double(), **form)
+    (truth,) = torch.autograd.grad(there, leaf, maps.double())
+    assert windowed.suits_transposed(module, module.weight, maps, size)
+    back = windowed.Transposed(module.weight, form_of(module), size)
+    near(back(maps), truth, 2e-6)
+    bias, added = normal(128, seed=3), normal(*truth.shape, seed=4)
+    truth += bias[:, None, None] + added
+    near(back(maps, bias, added, 0.0), truth.clamp(min=0), 2e-6)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        conv(128, 64, 2, stride=3),
+        conv(128, 64, 1),
+        conv(64, 64, 3, stride=2),
+        conv(128, 16, 3, stride=2),
+        conv(128, 64, 3, stride=(2, 1)),
+        conv(128, 128, 3, groups=2),
+        conv(128, 64, 3, stride=2).double(),
+    ],
+)
+def test_what_is_not_transposed_by_windows(module: nn.Conv2d) -> None:
+    maps = normal(2, module.out_channels, 9, 9).to(module.weight.dtype)
+    assert not windowed.suits_transposed(module, module.weight, maps, (19, 19))
+
+
+def test_of_few_places_some_parts_would_be_too_small() -> None:
+    module = conv(128, 64, 3, stride=2)
+    maps = normal(1, 64, 3, 3)
+    back = windowed.Transposed(module.weight, form_of(module), (7, 7))
+    assert windowed.suits_transposed(module, module.weight, maps, (7, 7))
+    near(back(maps), F.conv_transpose2d(maps.double(), module.weight.double(), stride=2), 2e-6)
+    maps = normal(1, 64, 2, 2)
+    back = windowed.Transposed(module.weight, form_of(module), (5, 5))
+    assert not windowed.suits_transposed(module, module.weight, maps, (5, 5))
+    with pytest.raises(ValueError, match="too few"):
+        back(maps)
 
 
 @pytest.mark.parametrize("outer", [20, 24, 40])
@@ -284,10 +339,6 @@ def test_tiles_are_those_that_take_fewest_products() -> None:
     assert [sides(n, n, **many) for n in (7, 8, 10, 12, 14)] == [7, 4, 5, 6, 7]
     assert sides(7, 7, most=winograd.MOST, count=50) == 4, "weights of larger ones take longer"
     assert sides(7, 7, count=10) == 0, "and for few maps it is not worth it"
-
-
-def conv(*sizes: int, **how: Any) -> nn.Conv2d:
-    return nn.Conv2d(*sizes, **how).requires_grad_(False)
 
 
 @pytest.mark.parametrize(

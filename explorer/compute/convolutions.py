@@ -123,14 +123,19 @@ def _own_ways(
     most = winograd.LEAST if not tiles or bool(weight.amin() < 0) else winograd.MOST
     turned, even = weight.transpose(0, 1), module.stride == (1, 1)
     points, alone = cache(partial(Pointwise, turned)), None
+    wide = cache(lambda: windowed.Transposed(weight, form_of(module), x.shape[2:]))
     if depthwise.suits(module, weight, x):
         alone = depthwise.Transposed(weight, form_of(module), x.shape[2:])
 
     def way(flat: Tensor) -> Convolution | None:
         if tiles and (side := winograd.side_for(flat, most, len(flat))):
             return laid_out(side)
-        worth = even and _worth_laying_out(turned, flat)
-        return points() if worth and pointwise.suits(module, turned, flat) else alone
+        if not _worth_laying_out(turned, flat):
+            return alone
+        if even and pointwise.suits(module, turned, flat):
+            return points()
+        apart = windowed.suits_transposed(module, weight, flat, x.shape[2:])
+        return wide() if apart else alone
 
     return way
 

@@ -5,7 +5,6 @@ bound by memory where not."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
@@ -20,7 +19,9 @@ from explorer.networks.laid_out import (
     Bounds,
     Ending,
     Pair,
+    Taps,
     addresses,
+    every,
     form_of,
     goes_past,
     windows,
@@ -42,22 +43,7 @@ BANDS = 4
 """Parts of a picture that a core may take."""
 
 
-@dataclass(frozen=True)
-class _Taps:
-    """Some taps of a kernel along one axis, by which every ``apart``-th place from ``first`` on is
-    made; the first window begins so many places ``before`` the maps."""
-
-    taps: tuple[int, ...]
-    before: int
-    first: int = 0
-    apart: int = 1
-
-    def places(self, length: int) -> int:
-        """How many of so many places are made."""
-        return max(0, -(-(length - self.first) // self.apart))
-
-
-_Grid = tuple[_Taps, _Taps, Tensor]
+_Grid = tuple[Taps, Taps, Tensor]
 """By which taps, for lines and for columns, some places are made, and kernels [h,w,C] of these."""
 
 
@@ -92,10 +78,10 @@ class Depthwise(Ending):
         made = windows(maps.shape[2:], self.weight, self._border, self.step)
         return (*maps.shape[:2], *made)
 
-    def _grids(self) -> Iterator[tuple[_Taps, _Taps]]:
+    def _grids(self) -> Iterator[tuple[Taps, Taps]]:
         """By which taps, for lines and for columns, which places are made."""
         pairs = zip(self.weight.shape[2:], self._border, strict=True)
-        lines, columns = (_Taps(tuple(range(taps)), before) for taps, (before, _) in pairs)
+        lines, columns = (Taps(tuple(range(taps)), before) for taps, (before, _) in pairs)
         yield lines, columns
 
     @cached_property
@@ -182,26 +168,15 @@ class Transposed(Depthwise):
     def form(self, maps: Tensor) -> tuple[int, ...]:
         return (*maps.shape[:2], *self._size)
 
-    def _grids(self) -> Iterator[tuple[_Taps, _Taps]]:
+    def _grids(self) -> Iterator[tuple[Taps, Taps]]:
         pairs = zip(self.weight.shape[2:], self._border, strict=True)
         first = range(self.step)
-        axes = [
-            [_between(at, self.step, taps, zeros) for at in first] for taps, (zeros, _) in pairs
-        ]
+        axes = [[every(at, self.step, taps, zeros) for at in first] for taps, (zeros, _) in pairs]
         yield from product(*axes)
 
     @property
     def _jump(self) -> int:
         return 1
-
-
-def _between(first: int, step: int, taps: int, zeros: int) -> _Taps:
-    """By which taps a transposed convolution makes every ``step``-th place from ``first`` on: place
-    p is read by tap k of window (p + zeros - k) / step, where that is whole."""
-    lowest = (first + zeros) % step
-    own = tuple(range(lowest, taps, step))[::-1]
-    window = (first + zeros - lowest) // step
-    return _Taps(own, len(own) - 1 - window, first, step)
 
 
 def _at_once(places: int) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
@@ -24,6 +25,26 @@ NO_BORDER: Border = ((0, 0), (0, 0))
 Bounds = tuple[float, float]
 """Values are no less and no more than these."""
 UNBOUND = (-math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Some taps of a kernel along one axis, by which every ``apart``-th place from ``first`` on is
+    made; the first window begins so many places ``before`` the maps."""
+
+    taps: tuple[int, ...]
+    before: int
+    first: int = 0
+    apart: int = 1
+
+    def places(self, length: int) -> int:
+        """How many of so many places are made."""
+        return max(0, -(-(length - self.first) // self.apart))
+
+    def after(self, length: int, given: int) -> int:
+        """How many places after ``given`` ones the last of those windows reaches; fewer than none
+        where it does not come to their end."""
+        return self.places(length) - 1 + len(self.taps) - given - self.before
 
 
 class Convolution(ABC):
@@ -144,6 +165,15 @@ def windows(size: Sequence[int], weight: Tensor, border: Border, step: int = 1) 
     sizes = zip(size, weight.shape[2:], border, strict=True)
     down, across = ((length + sum(zeros) - taps) // step + 1 for length, taps, zeros in sizes)
     return down, across
+
+
+def every(first: int, step: int, taps: int, zeros: int) -> Taps:
+    """By which taps a transposed convolution makes every ``step``-th place from ``first`` on: place
+    p is read by tap k of window (p + zeros - k) / step, where that is whole."""
+    lowest = (first + zeros) % step
+    own = tuple(range(lowest, taps, step))[::-1]
+    window = (first + zeros - lowest) // step
+    return Taps(own, len(own) - 1 - window, first, step)
 
 
 def laid(maps: Tensor) -> Tensor:

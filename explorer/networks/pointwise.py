@@ -65,6 +65,8 @@ class Pointwise(Ending):
     ) -> None:
         code, outer, inner = self._code(way), len(self.weight), self.weight[0].numel()
         rows, places = code.shape.rows, len(made) * math.prod(made.shape[2:])
+        if 0 < places < rows:
+            raise ValueError(f"{places} places are too few for code that makes {rows} at once")
         groups, block, kernels = places // rows, self._block(), self._kernels
         at = addresses(maps, kernels, bias, *others, made)
         past = made is not others[0] and goes_past(made)
