@@ -110,7 +110,8 @@ class Tiled(Convolution):
         if self._padded > outer:
             made.zero_()
         at = addresses(weights, made)
-        divided(lambda part: self._code.prepare(*at, inner, outer, *part), inner, planes * outer)
+        each = 2 * KERNEL * planes * outer  # either side of a kernel's transform takes three each
+        divided(lambda part: self._code.prepare(*at, inner, outer, *part), inner, each)
         return made
 
     @property
