@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -339,3 +340,22 @@ def test_every_library_that_is_imported_is_pinned() -> None:
 
 def canonical(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@pytest.mark.parametrize("module", ["explorer.networks.graph", "benchmarks.relevance"])
+def test_threads_are_told_to_wait_asleep_before_torch_is_loaded(module: str) -> None:
+    watch = (
+        "import importlib, os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        "            print(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"importlib.import_module({module!r})\n"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-c", watch]
+    run = subprocess.run(
+        command, cwd=HOME, env=plain, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert run.stdout.split()[:1] == ["PASSIVE"]
