@@ -30,7 +30,7 @@ from explorer.compute.passes import batch
 from explorer.compute.scan import launch
 from explorer.networks.laid_out import Convolution
 from explorer.networks.slices import Slice
-from explorer.networks.windowed import Windowed
+from explorer.networks.windowed import Transposed, Windowed
 from explorer.networks.winograd import Tiled
 
 SCANNED, TOGETHER = 32, 50
@@ -132,6 +132,8 @@ def _noting_own(
 
     def noted(real: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def call(own: Any, maps: Tensor, *more: Any) -> Tensor:
+            if isinstance(own, Transposed):  # its parts are convolutions, which are counted
+                return real(own, maps, *more)
             key = "own", tuple(maps.shape), tuple(own.weight.shape), type(own), _told(own)
             calls[key] += 1
             if key not in read:
@@ -158,12 +160,14 @@ def _ways(
     """What computes one call, on weights of its form and on maps of it, or those that are read."""
     if name == "own":
         kind, form = more
-        border = (second[2] // 2,) * 2
         assert read is not None
         x = read.contiguous(memory_format=torch.channels_last)
         weight = torch.rand(*second).sub_(0.5)
         own: Convolution = kind(weight, form)
-        steps = (own.step,) * 2
+        around = own.border if isinstance(own, Windowed) else ((second[2] // 2,) * 2,) * 2
+        if any(before != after for before, after in around):
+            return [lambda: own(x)]  # PyTorch's operators have no such border
+        steps, border = (own.step,) * 2, [before for before, _ in around]
         plain = _ways("convolution", first, second, steps, border, (1, 1), 1, False)
         return [*plain, lambda: own(x)]
     stride, padding, dilation, groups, turned = more

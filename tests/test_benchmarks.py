@@ -21,7 +21,7 @@ from benchmarks.options import Options, draw
 from explorer.networks import pointwise, windowed, winograd
 from explorer.networks.machine_code import PROCESSORS
 from explorer.networks.pointwise import Pointwise
-from explorer.networks.windowed import Windowed
+from explorer.networks.windowed import Transposed, Windowed
 from explorer.networks.winograd import Tiled
 
 HOME = Path(__file__).resolve().parent.parent
@@ -164,6 +164,25 @@ def test_convolutions_are_counted_by_their_form(monkeypatch: pytest.MonkeyPatch)
     for form, way in zip(list(noting.calls)[1:], ways, strict=True):
         assert {each().shape for each in limits._ways(*form, read=read[form])} == {way(x).shape}
         assert torch.equal(read[form], x)
+
+
+def test_of_a_transposed_convolution_its_parts_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pointwise, windowed, winograd):
+        monkeypatch.setattr(module, "registers", lambda: PROCESSORS["avx2"])
+    x, weight = torch.rand(2, 32, 5, 5), torch.rand(32, 32, 3, 3)
+    back = Transposed(weight, (2, ((1, 1), (1, 1))), (10, 10))
+
+    def work() -> None:
+        back.scaled(x, torch.ones(2, 32, 10, 10), torch.ones(2, 32, 10, 10))
+
+    read: dict[Any, torch.Tensor] = {}
+    with limits._Noting() as noting, limits._noting_own(noting.calls, read):
+        work()
+    assert sorted(form[2][2:] for form in noting.calls) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert {form[3] for form in noting.calls} == {Windowed}
+    for form in noting.calls:
+        assert {tuple(each().shape) for each in limits._ways(*form, read=x)} == {(2, 32, 5, 5)}
+    limits.fastest(work)()
 
 
 def test_limits_are_left_out_where_time_is_short(tmp_path: Path) -> None:

@@ -194,16 +194,7 @@ def test_channels_that_are_left_over_are_made_twice(processor: Any, outer: int) 
 
 
 @pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize(
-    ("size", "way"),
-    [
-        (1, (Pointwise, 1)),
-        (1, (Pointwise, 2)),
-        (3, (Tiled, 4)),
-        (3, (Tiled, 6)),
-        (3, (Windowed, AROUND)),
-    ],
-)
+@pytest.mark.parametrize(("size", "way"), [*WAYS, (1, (Pointwise, 2)), (3, (Tiled, 6))])
 def test_what_is_made_is_scaled(
     processor: Any, size: int, way: Any, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,9 +239,7 @@ def test_leaving_zeros_out_changes_no_bit(
     near(found, truth, 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("size", "way"), [(1, (Pointwise, 1)), (3, (Tiled, 4)), (3, (Windowed, AROUND))]
-)
+@pytest.mark.parametrize(("size", "way"), WAYS)
 def test_closed_channels_are_left_out(processor: Any, size: int, way: Any) -> None:
     kind, form = way
     weight, maps = normal(64, 64, size, size), normal(2, 64, 8, 12, seed=1)
@@ -263,9 +252,7 @@ def test_closed_channels_are_left_out(processor: Any, size: int, way: Any) -> No
 
 
 @pytest.mark.parametrize("weight", [math.inf, math.nan])
-@pytest.mark.parametrize(
-    ("size", "way"), [(1, (Pointwise, 1)), (3, (Tiled, 4)), (3, (Windowed, AROUND))]
-)
+@pytest.mark.parametrize(("size", "way"), WAYS)
 def test_zero_times_what_is_not_finite_is_no_number(size: int, way: Any, weight: float) -> None:
     kind, form = way
     weights = normal(64, 64, size, size)

@@ -42,7 +42,6 @@ has so many taps at least, and an odd number: so there is less code to make."""
 BANDS = 4
 """Parts of a picture that a core may take."""
 
-
 _Grid = tuple[Taps, Taps, Tensor]
 """By which taps, for lines and for columns, some places are made, and kernels [h,w,C] of these."""
 

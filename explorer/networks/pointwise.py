@@ -25,8 +25,6 @@ BLOCK, SMALL_BLOCK, LARGE_BLOCK, DEEP = 48, 12, 96, 256
 """Places that are worked out at once: what belongs to them stays in the cache. More where the
 weights do not, and are read anew for each block; fewer where they do, and a place has so many
 channels at least."""
-
-
 MOST_MADE = 1.34
 """So many channels may be made for each, where some are made twice."""
 
