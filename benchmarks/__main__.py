@@ -19,6 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from explorer.records import ExplorerError
+
+BAD_INPUT = 2
+"""The exit code where a sentence says what a benchmark lacks: a folder, or room on the disk."""
 HERE = Path(__file__).resolve().parent
 
 
@@ -39,7 +43,11 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         figures: dict[str, Any] = {}
         if len(chosen) == 1:
-            figures = _measure(chosen[0], args, Path(folder))
+            try:
+                figures = _measure(chosen[0], args, Path(folder))
+            except ExplorerError as error:
+                print(f"python -m benchmarks: {error}", file=sys.stderr)
+                return BAD_INPUT
         else:
             if not args.pictures:
                 from benchmarks.options import DRAWN, draw

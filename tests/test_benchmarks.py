@@ -95,6 +95,17 @@ def test_one_that_fails_does_not_take_the_others_along(
     assert found == {"relevance_ms": 1.0, "sweep_failed": 1}
 
 
+@pytest.mark.parametrize("name", ["scanning", "sweep"])
+def test_a_folder_that_is_not_there_is_told_in_a_sentence(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    assert benchmarks.main(["--quick", "--only", name, "--pictures", nowhere]) == 2
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"python -m benchmarks: .*nowhere does not exist.*\n", captured.err)
+    assert not captured.out
+
+
 def test_variants_run_in_turn_and_may_tell_their_own_time() -> None:
     order: list[str] = []
 
