@@ -37,6 +37,8 @@ PATIENCE = 120.0
 READING_SECONDS = 10.0
 """What somebody spends on the first neuron, while the worker gets ready for others."""
 PAUSE_SECONDS = 1.0
+STEPS = 5
+"""From neuron to neuron by Next."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def measure(options: Options) -> dict[str, Any]:
     opened, turned = (1, 2) if options.quick else (5, 5)
     folder = _cache(options.folder / "pages")
     with _serving(folder) as site:
-        first, *channels = _channels(site, 1 + opened + turned)
+        many = _usable(site)
+        chosen = np.random.default_rng(0).choice(many, 1 + opened + turned, replace=False)
+        first, *channels = (int(channel) for channel in chosen)
+        stepped = None if options.quick else _in_a_row(many, chosen)
     with sync_playwright() as playwright, _serving(folder) as site:
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
@@ -71,6 +76,8 @@ def measure(options: Options) -> dict[str, Any]:
         tab = chromium.new_context(viewport={"width": 1440, "height": 1000}).new_page()
         tab.set_default_timeout(PATIENCE * 1000)
         found = _figures(tab, site, first, channels[:opened], channels[opened:])
+        if stepped is not None:
+            found |= _figures_of_next(tab, site, stepped)
         chromium.close()
     return found
 
@@ -96,6 +103,29 @@ def _figures(
     return found
 
 
+def _figures_of_next(tab: Any, site: Site, channel: int) -> dict[str, float]:
+    """Neurons never seen, by pressing Next after looking at the one before for a while; the first
+    two, from which it can be told where somebody goes, are not counted."""
+    _wait(tab, _turn(tab, site, channel))
+    visits = []
+    for _ in range(1 + STEPS):
+        visits.append(_wait(tab, _press(tab, "Next")))
+        time.sleep(READING_SECONDS)
+    found: dict[str, float] = {}
+    for step in visits[0]:
+        taken = np.array([1000 * visit[step] for visit in visits[1:]])
+        found |= spread(f"pages_next_{step}_ms", taken)
+    return found
+
+
+def _press(tab: Any, button: str) -> float:
+    """Press a button that leads to another neuron; when that was."""
+    _mark_cards(tab)
+    start = time.perf_counter()
+    tab.get_by_role("button", name=button, exact=False).first.click()
+    return start
+
+
 def _open(tab: Any, site: Site, channel: int) -> float:
     """Open the address of a neuron; when that was."""
     start = time.perf_counter()
@@ -104,14 +134,18 @@ def _open(tab: Any, site: Site, channel: int) -> float:
 
 
 def _turn(tab: Any, site: Site, channel: int) -> float:
-    """Type the number of a neuron into the open page; when that was. The cards of the neuron before
-    are marked, so that they are not taken for its own."""
-    tab.locator(".card").evaluate_all("cards => cards.forEach(card => card.dataset.old = '')")
+    """Type the number of a neuron into the open page; when that was."""
+    _mark_cards(tab)
     number = tab.get_by_label("Neuron", exact=True)
     number.fill(str(channel))
     start = time.perf_counter()
     number.press("Enter")
     return start
+
+
+def _mark_cards(tab: Any) -> None:
+    """Mark the cards of a neuron, so that they are not taken for those of the next."""
+    tab.locator(".card").evaluate_all("cards => cards.forEach(card => card.dataset.old = '')")
 
 
 def _wait(tab: Any, start: float) -> dict[str, float]:
@@ -156,15 +190,21 @@ def _cache(folder: Path) -> Path:
     return folder
 
 
-def _channels(site: Site, count: int) -> list[int]:
-    """Neurons that have all their references, here and there in the layer; scans what it must."""
+def _usable(site: Site) -> np.ndarray:
+    """Neurons that have all their references; scans what it must."""
     asker = Asker("benchmark", "benchmark")
     _answer(lambda: site.backend.scan(DEMO.name, [LOWER, LAYER], asker))
     table = _answer(lambda: site.backend.table(DEMO.name, LAYER, asker))
     pictures = len(_answer(lambda: site.backend.images(DEMO.name, asker)))
-    many = np.flatnonzero(table.density * pictures >= 1.5 * REFERENCES)
-    chosen: list[int] = np.random.default_rng(0).choice(many, count, replace=False).tolist()
-    return chosen
+    return np.flatnonzero(table.density * pictures >= 1.5 * REFERENCES)
+
+
+def _in_a_row(many: np.ndarray, others: np.ndarray) -> int | None:
+    """The first of as many neurons as are stepped through, one after the other, of ``many`` but
+    the ``others``; None where there are no such neurons."""
+    usable = set(many.tolist()) - set(others.tolist())
+    runs = (range(first, first + 2 + STEPS) for first in sorted(usable))
+    return next((run.start for run in runs if usable.issuperset(run)), None)
 
 
 def _answer(ask: Callable[[], Any]) -> Any:

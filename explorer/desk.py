@@ -39,10 +39,11 @@ W = TypeVar("W", NetworkInfo, ImageSet)
 @dataclass(frozen=True)
 class Asker:
     """Who asks (a random id of a browser session or command) and what about: jobs that the same
-    owner wanted under another scope are withdrawn."""
+    owner wanted under another scope are withdrawn. Who asks ``ahead`` does not wait for it."""
 
     owner: str
     scope: str
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Desk:
             owner=asker.owner,
             scope=asker.scope,
             interactive=question.kind not in BATCH,
+            ahead=asker.ahead,
         )
 
     def ask_about(

@@ -191,6 +191,7 @@ def status(db: sqlite3.Connection, row: Any, now: float) -> Status:
         place=place,
         eta=_eta(row, now) if row["state"] == "running" else None,
         fault=bool(row["fault"]),
+        ahead=not (row["interactive"] or row["kept"]),
     )
 
 

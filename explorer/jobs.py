@@ -3,7 +3,8 @@
 ``state`` runs waiting -> running -> done, failed or cancelled. A *watcher* is a person (``owner``,
 one browser session) who looks at something (``scope``) and asked for the key; asking again and
 ``status`` with the owner say "I am still here". A job is *interactive* while a page waits for it,
-and *kept* if anyone asked for it as a batch (a scan, a sweep): kept jobs outlive their tabs.
+and *kept* if anyone asked for it as a batch (a scan, a sweep): kept jobs outlive their tabs. One
+that is neither was asked for ahead, by a page that may want it next.
 """
 
 from __future__ import annotations
@@ -68,12 +69,15 @@ class Jobs:
         owner: str,
         scope: str,
         interactive: bool,
+        ahead: bool = False,
         retry: bool = False,
     ) -> Status:
         """Ask for a key; however many ask, one row, one computation. ``args`` is plain JSON.
 
         The owner becomes a watcher, and if ``interactive``, leaves what they wanted in other
-        scopes: such jobs are cancelled unless someone else watches them or they are kept.
+        scopes: such jobs are cancelled unless someone else watches them or they are kept. What is
+        asked for ``ahead`` is interactive when somebody waits for it; until then it is neither
+        that nor kept, and withdrawn when the owner leaves the scope.
 
         Asking again is how a page polls, so it never loops on an ended job. A failure is returned,
         not run again, to an owner who asked in the 10 minutes before (so never to a page that goes
@@ -84,6 +88,7 @@ class Jobs:
         A job that was withdrawn because nobody looked starts again when somebody looks.
         """
         text = json.dumps(dict(args), sort_keys=True)
+        interactive, kept = (False, False) if ahead else (interactive, not interactive)
         with self._database.transaction() as db:
             now = self._clock()
             if interactive:
@@ -92,12 +97,12 @@ class Jobs:
             refused = not retry and table.refuses(watcher, now)
             ended = row is not None and row["state"] not in ("waiting", "running")
             if row is None or (ended and (retry or not table.stands(row, watcher, now))):
-                table.enqueue(db, (key, kind, text, title, interactive, not interactive))
+                table.enqueue(db, (key, kind, text, title, interactive, kept))
             elif not ended and not refused:
                 db.execute(
                     "UPDATE jobs SET stop = 0, interactive = interactive OR ?, kept = kept OR ?"
                     " WHERE key = ?",
-                    (interactive, not interactive, key),
+                    (interactive, kept, key),
                 )
             db.execute(
                 "INSERT OR REPLACE INTO watchers VALUES (?, ?, ?, ?, ?)",
@@ -119,7 +124,7 @@ class Jobs:
             row["title"],
             owner=owner,
             scope=scope,
-            interactive=bool(row["interactive"]),
+            interactive=bool(row["interactive"] or not row["kept"]),
             retry=True,
         )
 

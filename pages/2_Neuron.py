@@ -59,6 +59,7 @@ def show(about: Subject) -> None:
             waiting(split)
     why(about, question, known, references, main, side)
     mark(about.picture)
+    neuron.look_ahead(about, question, rows)
 
 
 def why(

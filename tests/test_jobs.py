@@ -99,6 +99,55 @@ def test_only_interactive_jobs_are_served_within_a_batch(jobs) -> None:
     assert jobs.claim("w", interactive_only=True).key == "b"
 
 
+def test_what_is_asked_for_ahead_waits_for_all_others_and_goes_with_its_page(jobs, clock) -> None:
+    assert ask(jobs, "next", ahead=True).ahead
+    assert not ask(jobs, "now").ahead
+    assert state(jobs, "next") == "waiting", "the page is the same"
+    assert [jobs.claim("w").key for _ in range(2)] == ["now", "next"]
+    jobs.finish("now")
+    ask(jobs, "other", "bob")
+    assert jobs.claim("w", interactive_only=True).key == "other"
+    ask(jobs, "elsewhere", scope="there")
+    assert jobs.beat("next", 0.5, ""), "nobody looks at that page any more"
+    jobs.stopped("next")
+    assert state(jobs, "next") == "cancelled"
+    ask(jobs, "later", scope="there", ahead=True)
+    clock.wait(16)
+    ask(jobs, "mine", scope="there")
+    assert jobs.claim("w").key == "mine"
+    assert state(jobs, "later") == "cancelled", "the page was not seen for a while"
+
+
+def test_what_runs_ahead_goes_on_for_who_turns_to_it(jobs, clock) -> None:
+    for key in ("split", "crops"):
+        ask(jobs, key, scope="3", ahead=True)
+    assert jobs.claim("w").key == "split"
+    assert not ask(jobs, "split", scope="4").ahead
+    assert not jobs.beat("split", 0.5, "")
+    assert state(jobs, "crops") == "cancelled"
+    assert ask(jobs, "crops", scope="4").state == "waiting"
+    assert jobs.claim("w", interactive_only=True).key == "crops"
+
+
+def test_asking_ahead_changes_nothing_of_what_is_asked_for(jobs, clock) -> None:
+    ask(jobs, "scan", interactive=False)
+    ask(jobs, "split")
+    assert not ask(jobs, "scan", "bob", ahead=True).ahead
+    assert not ask(jobs, "split", "bob", ahead=True).ahead
+    assert jobs.claim("w").key == "split"
+    clock.wait(1000)
+    assert jobs.claim("w").key == "scan", "it is kept"
+
+
+def test_what_failed_ahead_is_tried_again_as_a_page_would(jobs) -> None:
+    ask(jobs, "a", ahead=True)
+    jobs.claim("w")
+    jobs.fail("a", "No.")
+    assert ask(jobs, "a").state == "failed"
+    assert not jobs.retry("a", owner="ann", scope="here").ahead
+    assert jobs.claim("w").interactive
+
+
 def test_looking_elsewhere_withdraws_unless_someone_else_watches(jobs) -> None:
     ask(jobs, "a")
     ask(jobs, "b")

@@ -248,6 +248,51 @@ def test_an_address_is_asked_ahead(
     assert [job.key.split(":")[0] for job in queued.jobs() if about in job.key] == kinds
 
 
+def test_who_goes_from_neuron_to_neuron_finds_the_next_one_ready(
+    serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(answered)
+    asked: list[str] = []
+    queue = InlineQueue(answered.settings)
+    submit = queue.submit
+
+    def noted(key: str, *about: Any, ahead: bool, **more: Any) -> Status:
+        asked.extend([key] * ahead)
+        return submit(key, *about, **more)
+
+    monkeypatch.setattr(answered._desk.queue, "submit", noted)
+
+    def turned(app: AppTest, way: str) -> set[tuple[str, int]]:
+        """What was asked ahead after a button was pressed: kinds and channels."""
+        asked.clear()
+        next(each for each in app.button if each.label == way).click().run()
+        assert not app.exception
+        assert not app.error
+        about = (key.split(":") for key in asked)
+        return {(kind, int(channel)) for kind, _, _, channel, _ in about}
+
+    app = visit(NEURON, **HERE, k="2")
+    assert not asked, "one neuron is no way"
+    kinds = ("split", "crops", "projection", "alignment")
+    assert turned(app, "Next") == {(kind, 5) for kind in kinds}
+    assert turned(app, "Next") == {(kind, 6) for kind in kinds}
+    assert not turned(app, "Previous"), "3 was looked at before"
+    app.number_input(key="pick-neuron").set_value(15).run()
+    assert not asked
+
+
+def test_nothing_is_asked_ahead_where_nothing_can_be(
+    serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(answered)
+    app = visit(NEURON, **(HERE | {"neuron": "1"}))
+    assert address(app, "neuron") == "1"
+    next(each for each in app.button if each.label == "Previous").click().run()
+    assert address(app, "neuron") == "0", "there is none before"
+    assert not app.exception
+    assert not app.error
+
+
 def test_nothing_is_scanned_for_an_address_alone(serve: Serve, unanswered: Backend) -> None:
     serve(unanswered)
     for query in (f"ws=tiny&layer={LAYER}&neuron=3", "ws=other&layer=a&neuron=0", "neuron=x", ""):

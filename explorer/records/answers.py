@@ -252,7 +252,8 @@ class FigureFile:
 class Status:
     """A question on its way. ``state`` is waiting, running, done, failed or cancelled;
     ``fraction`` 0 to 1; ``place`` in the queue (0 = running); ``eta`` seconds or None;
-    ``title`` says what it computes. ``fault``: it failed by a fault of ours, not of the input."""
+    ``title`` says what it computes. ``fault``: it failed by a fault of ours, not of the input.
+    ``ahead``: nobody waits for it yet."""
 
     key: str
     state: str
@@ -262,3 +263,4 @@ class Status:
     place: int = 0
     eta: float | None = None
     fault: bool = False
+    ahead: bool = False

@@ -90,7 +90,7 @@ def _sidebar(page: str) -> Look:
 
 
 def _running() -> None:
-    """Other jobs than those that the page itself waits for, while there are any."""
+    """Other jobs than those that the page itself waits for, while somebody waits for any."""
     if _others():
         _running_now()
 
@@ -98,7 +98,7 @@ def _running() -> None:
 def _others() -> list[Status]:
     shown = st.session_state["shown"]
     active = (status for status in backend().jobs() if status.state not in OVER)
-    return [status for status in active if status.key not in shown]
+    return [status for status in active if not status.ahead and status.key not in shown]
 
 
 @st.fragment(run_every=2.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import streamlit as st
 from explorer.backend import SplitQuestion
 from explorer.records import (
     Crops,
+    ExplorerError,
     LayerTable,
     NetworkInfo,
     Neuron,
@@ -213,3 +216,37 @@ def crops_of(about: Subject, query: ReferenceQuery) -> Crops | Status | None:
             waiting(crops, brief=True)
         return backend().begun(crops.key) or crops
     return crops
+
+
+def look_ahead(about: Subject, question: SplitQuestion, rows: LayerTable | Status) -> None:
+    """Of somebody who goes from neuron to neuron, ask for what the page of the next one will show,
+    once this one waits for nothing."""
+    way = _way(about.neuron)
+    channel = about.neuron.channel + way
+    following = replace(question, neuron=replace(about.neuron, channel=channel))
+    if not way or st.session_state["shown"] or backend().settings.read_only:
+        return
+    if not isinstance(rows, LayerTable) or not 0 <= channel < len(rows.alive):
+        return
+    if not rows.alive[channel] or st.session_state.get("ahead") == following:
+        return
+    st.session_state["ahead"] = following
+    asks, who = backend(), replace(asker(), ahead=True)
+    with suppress(ExplorerError):  # its own page will say what is wrong
+        asks.split(following, who)
+        if about.view != "whole":
+            asks.crops(following.neuron, following.references, who)
+        asks.projection(following, who)
+        asks.alignment(following, who)
+
+
+def _way(neuron: Neuron) -> int:
+    """1 if somebody came to a neuron from the one before it, -1 if from the one after it, else
+    0."""
+    here, way = st.session_state.get("came", (neuron, 0))
+    if here != neuron:
+        step = neuron.channel - here.channel
+        near = abs(step) == 1 and here == replace(neuron, channel=here.channel)
+        way = step if near else 0
+    st.session_state["came"] = neuron, way
+    return way

@@ -67,6 +67,8 @@ def left(seconds: float | None) -> str:
 
 def progress_text(status: Status) -> str:
     """One line on a job: what, how far, how long."""
+    if status.ahead:
+        return f"**{plain(status.title)}** · before anybody asks"
     if status.state == "waiting":
         ahead = f"{status.place - 1} before it" if status.place > 1 else "next in the queue"
         return f"**{plain(status.title)}** · waiting, {ahead}"
