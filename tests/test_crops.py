@@ -174,7 +174,7 @@ def test_crops_do_not_depend_on_how_many_fit_the_room(monkeypatch: pytest.Monkey
     [
         (range(0, 60, 3), [20]),
         (range(0, 60, 2), [30]),
-        (range(10, 55), [16, 48]),
+        (range(10, 55), [16, 45]),
         (range(60), [16]),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from queue import SimpleQueue
@@ -61,12 +61,12 @@ def crops(
         return Crops(*about, box[at], heat[at], degenerate[at], rule)
 
     done = 0
-    with closing(_heat_maps(piece, inputs, references, rule, order, marks[0])) as batches:
+    with closing(_heat_maps(piece, inputs, references, rule, np.split(order, marks))) as batches:
         for maps in batches:
-            before, done = done, done + len(maps)
+            done += len(maps)
             made.append(maps)
             report(done / count, f"Heat maps: {done} of {count}")
-            if done < count and any(before < mark <= done for mark in marks):
+            if done in marks and done < count:
                 first(some())
     return some()
 
@@ -89,11 +89,10 @@ def _heat_maps(
     inputs: Callable[[np.ndarray], Tensor],
     references: References,
     rule: str,
-    order: np.ndarray,
-    first: int,
+    parts: Sequence[np.ndarray],
 ) -> Generator[np.ndarray, None, None]:
-    """f32[B,H,W] of successive batches, in an ``order`` i64[K] of the references; the ``first`` of
-    them, which are shown as soon as they are there, are divided evenly."""
+    """f32[B,H,W] of successive batches of the references: of one of the ``parts`` i64[K], which is
+    shown when it is there, after the other."""
     on_cpu = _device(piece).type == "cpu"
     at_once = min(HALVES, torch.get_num_threads()) if on_cpu else 1
     size = _size(piece)
@@ -114,11 +113,14 @@ def _heat_maps(
     def batch(at: np.ndarray) -> np.ndarray:
         return np.concatenate(in_batches(part, at, size))
 
-    rounds = math.ceil(first / (at_once * size))
-    begin = np.array_split(order[:first], rounds * at_once)
-    rest = [order[at : at + size] for at in range(first, len(order), size)]
-    batches = [some for some in (*begin, *rest) if len(some)]
+    batches = [each for some in parts for each in _evenly(some, at_once, size)]
     yield from side_by_side(batch, batches, at_once) if at_once > 1 else map(batch, batches)
+
+
+def _evenly(some: np.ndarray, at_once: int, size: int) -> list[np.ndarray]:
+    """Batches of ``size`` at most, of which as many are under way ``at_once`` to the last turn."""
+    turns = math.ceil(len(some) / (at_once * size))
+    return [each for each in np.array_split(some, max(1, turns * at_once)) if len(each)]
 
 
 def _own(piece: Slice) -> Slice:
