@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from explorer.networks import depthwise, laid_out, pointwise, quick, windowed, winograd
 from explorer.networks.depthwise import Depthwise
-from explorer.networks.laid_out import Border, form_of
+from explorer.networks.laid_out import form_of
 from explorer.networks.machine_code import PROCESSORS
+from explorer.networks.modules import Border
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.windowed import Windowed
 from explorer.networks.winograd import Tiled

@@ -17,6 +17,7 @@ from explorer.networks import depthwise, pointwise, windowed, winograd
 from explorer.networks.depthwise import Depthwise
 from explorer.networks.laid_out import Convolution, form_of
 from explorer.networks.machine_code import registers
+from explorer.networks.modules import Surrounded
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.windowed import Windowed
 
@@ -68,7 +69,7 @@ def convolved(
 
 def is_flat(module: nn.Module) -> bool:
     """Whether a module is a plain convolution over two dimensions with a border of zeros."""
-    plain = type(module) is nn.Conv2d and module.padding_mode == "zeros"
+    plain = type(module) in (nn.Conv2d, Surrounded) and module.padding_mode == "zeros"
     return plain and not isinstance(module.padding, str)
 
 

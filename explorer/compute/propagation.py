@@ -12,11 +12,11 @@ from torch import Tensor, fx, nn
 
 from explorer.compute import narrowing
 from explorer.compute.convolutions import gradient_of_convolution, is_flat, is_point
+from explorer.compute.joining import Joined
 from explorer.compute.pulls import Lone, Make, Product, Pull, Share, gradient, transposed
-from explorer.compute.rules import Rule
+from explorer.compute.rules import Rule, pass_on
 from explorer.compute.z_plus import flat, z_plus, z_plus_above_zero, z_plus_below_zero
 from explorer.networks import modules as m
-from explorer.networks import quick
 from explorer.networks.slices import Slice
 
 LEAST_TURNS = 8
@@ -56,6 +56,7 @@ class Propagation(fx.Interpreter):
         self._rules = rules
         (self._end,) = next(n for n in self.graph.nodes if n.op == "output").all_input_nodes
         self._last = narrowing.last(cast(fx.GraphModule, self.module), self._end)
+        self._joined = Joined(cast(fx.GraphModule, self.module), rules)
         self._only: Tensor | None = None  # of the last values: the channels that are made
         self._known: Known = {}
         self._steps: dict[fx.Node, _Step] = {}  # from the lower map on, in order of execution
@@ -172,28 +173,30 @@ class Propagation(fx.Interpreter):
             if not self._steps:
                 self._steps[n] = _Step(value, [], lambda *_: Pull(lambda relevance: ()))
             return value
-        module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+        module = self._joined.module(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         inputs = (*args, *kwargs.values())
         make = rule or partial(_gradient, cut=self._cut(feeders[0]))
+        if self._joined.leaves(n, inputs[0]):
+            self._steps[n] = _Step(inputs[0], feeders, pass_on)
+            return inputs[0]
         if self._only is not None and n in self._last:
             return self._some(n, self._only, module, inputs, make)
         narrows = rule is not flat and narrowing.narrows(module, inputs)
         if rule is None and not narrows and not (module and is_flat(module)):
             return self._differentiated(n, feeders, module)
         value = self._known.get(n.name)
-        value = super().run_node(n) if value is None else value
+        if self._joined.cut(n, inputs[0]):
+            value = inputs[0]
+        elif value is None and isinstance(module, nn.Conv2d) and is_flat(module):
+            value = self._joined.made(n, module, inputs[0])
+        elif value is None:
+            value = super().run_node(n)
         named = [*n.args, *n.kwargs.values()]
         if narrows and module is not None and is_point(module, spaced=True):
             make = narrowing.at_steps(make)
         self._steps[n] = _Step(value, named, make, module, inputs, narrows)  # type: ignore[arg-type]
         return value
-
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A convolution goes the way that is quick."""
-        module = self.fetch_attr(str(target))
-        way = quick.convolution(module, args[0]) if is_flat(module) else None
-        return way(args[0], module.bias) if way else super().call_module(target, args, kwargs)
 
     def _some(
         self, n: fx.Node, only: Tensor, module: Any, inputs: tuple[Any, ...], make: Make

@@ -15,7 +15,6 @@ from explorer.networks.cores import divided
 from explorer.networks.depth_code import DepthCode
 from explorer.networks.laid_out import (
     NO_BORDER,
-    Border,
     Bounds,
     Ending,
     Pair,
@@ -33,6 +32,7 @@ from explorer.networks.machine_code import (
     registers,
     second_cache,
 )
+from explorer.networks.modules import Border, Surrounded
 
 MOST_TAPS, MOST_STEPS = 7, 2
 """Of kernels that there are registers for."""
@@ -49,7 +49,9 @@ _Grid = tuple[Taps, Taps, Tensor]
 def suits(module: nn.Module, weight: Tensor, maps: Tensor, more: Border = NO_BORDER) -> bool:
     """Whether a convolution of a module's form by weights [C,1,h,w], of maps of this type with some
     ``more`` border than the module's, can go this way here."""
-    if type(module) is not nn.Conv2d or not isinstance(module.padding, tuple):
+    if not isinstance(module, nn.Conv2d) or type(module) not in (nn.Conv2d, Surrounded):
+        return False
+    if not isinstance(module.padding, tuple):
         return False
     channels, steps = module.in_channels, set(module.stride)
     alone = 1 < channels == module.groups == module.out_channels

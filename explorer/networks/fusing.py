@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from explorer.networks import cudnn, quick
 from explorer.networks import modules as m
-from explorer.networks.laid_out import NO_BORDER, Border
+from explorer.networks.laid_out import NO_BORDER
 from explorer.networks.max_pool import MaxPool
 
 CUTS: Mapping[Any, float] = {
@@ -43,7 +43,7 @@ class Fused(nn.Module):
         if x.device.type == "cuda":
             made = cudnn.convolution(own, x, other, self.unary is not None)
             return limited(made, self.bounds[1], made) if self.bounds else made
-        if way := quick.convolution(own, x, border.around(x) if border else NO_BORDER):
+        if way := quick.convolution(own, x, border.pad.border(x) if border else NO_BORDER):
             least = 0.0 if self.unary else -math.inf
             most = self.bounds[1] if self.bounds else math.inf
             return way(x, own.bias, other, least, most, self.over)
@@ -65,13 +65,8 @@ class Bordered(nn.Module):
         self.pad = pad
         self.ceiling = ceiling
 
-    def around(self, x: Tensor) -> Border:
-        """The zeros that surround a map."""
-        left, right, above, below = self.pad.pads(x)
-        return (above, below), (left, right)
-
     def forward(self, x: Tensor) -> Tensor:
-        left, right, above, below = self.pad.pads(x)
+        (above, below), (left, right) = self.pad.border(x)
         batch, channels, height, width = x.shape
         made = torch.empty(
             (batch, channels, above + height + below, left + width + right),

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from explorer.networks.machine_code import ADDING, LINE, PLAIN, SCALING
+from explorer.networks.modules import Border, Surrounded
 
 STREAM = 1 << 23
 """Maps of more bytes do not stay in the cache until they are read."""
 
 Pair = tuple[int, int]
-Border = tuple[Pair, Pair]
-"""Zeros above and below maps, to the left and to the right."""
 NO_BORDER: Border = ((0, 0), (0, 0))
 Bounds = tuple[float, float]
 """Values are no less and no more than these."""
@@ -153,8 +152,10 @@ class Ending(Convolution):
 def form_of(module: nn.Module, more: Border = NO_BORDER) -> tuple[int, Border]:
     """The steps of a convolution, the same down and across, and its border with some more."""
     steps, own = cast(Pair, module.stride), cast(Pair, module.padding)
+    around = module.more if isinstance(module, Surrounded) else NO_BORDER
     lines, columns = (
-        (zeros + before, zeros + after) for zeros, (before, after) in zip(own, more, strict=True)
+        (zeros + before + one, zeros + after + two)
+        for zeros, (before, after), (one, two) in zip(own, around, more, strict=True)
     )
     return steps[0], (lines, columns)
 

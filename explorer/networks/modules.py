@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Border = tuple[tuple[int, int], tuple[int, int]]
+"""Zeros above and below maps, to the left and to the right."""
+
 
 class Add(nn.Module):
     """The sum of two maps (a residual connection)."""
@@ -100,6 +103,26 @@ class SamePad(nn.Module):
             total = max(reach + 1 - side, 0)
             pads += [total // 2, total - total // 2]
         return pads
+
+    def border(self, x: Tensor) -> Border:
+        """The same zeros, above and below, to the left and right."""
+        left, right, above, below = self.pads(x)
+        return (above, below), (left, right)
+
+
+class Surrounded(nn.Conv2d):
+    """A convolution, by the same weights, of maps that are surrounded by ``more`` zeros first."""
+
+    def __init__(self, convolution: nn.Conv2d, more: Border) -> None:
+        own = convolution
+        names = ("kernel_size", "stride", "padding", "dilation", "groups")
+        about: Any = {name: getattr(own, name) for name in names}
+        super().__init__(own.in_channels, own.out_channels, device="meta", **about)
+        self.weight, self.bias, self.more = own.weight, own.bias, more
+
+    def forward(self, x: Tensor) -> Tensor:
+        lines, columns = self.more
+        return super().forward(F.pad(x, (*columns, *lines)))
 
 
 RECTIFIERS: dict[type[nn.Module], float | None] = {nn.ReLU: None, nn.ReLU6: 6.0}

@@ -11,7 +11,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from explorer.networks import depthwise, pointwise, windowed, winograd
 from explorer.networks.depthwise import Depthwise
-from explorer.networks.laid_out import NO_BORDER, Border, Convolution, form_of
+from explorer.networks.laid_out import NO_BORDER, Convolution, form_of
+from explorer.networks.modules import Border
 from explorer.networks.pointwise import Pointwise
 from explorer.networks.windowed import Windowed
 from explorer.networks.winograd import Tiled

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from explorer.networks.laid_out import (
     NO_BORDER,
-    Border,
     Bounds,
     Convolution,
     Taps,
@@ -21,6 +20,7 @@ from explorer.networks.laid_out import (
     windows,
 )
 from explorer.networks.machine_code import Registers, once, registers
+from explorer.networks.modules import Border
 from explorer.networks.pointwise import LARGE_BLOCK, Pointwise, fits
 from explorer.networks.window_code import WindowCode
 
