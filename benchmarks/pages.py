@@ -32,12 +32,34 @@ SETTLED = (
     "[data-testid=stApp][data-test-script-state=notRunning]"
     "[data-test-connection-state=CONNECTED]:not(:has([data-stale=true]))"
 )
-IDLE = "() => document.querySelectorAll('[data-testid=stProgress]').length == 0"
+ALL = """
+const all = selector => {
+  const within = "[data-testid=stBidiComponentIsolated]";
+  const hosts = document.querySelectorAll(`${within}, ${within} *`);
+  const roots = [document, ...[...hosts].map(host => host.shadowRoot).filter(Boolean)];
+  return roots.flatMap(root => [...root.querySelectorAll(selector)]);
+};
+"""
+"""What a selector finds, in galleries too, which are documents of their own."""
+SHOWN = (
+    "all('[aria-label=\"{}\"] .card:not([data-old])').some(card => card.getClientRects().length)"
+)
+STEPS = {
+    "split": SHOWN.format("Pictures of virtual neuron A"),
+    "row": "!all('[aria-label=References] .waits').length",
+    "crops": "!all('.waits').length",
+    "complete": "['Correlation ↑', 'UMAP of the rows'].every("
+    "text => document.body.textContent.includes(text))"
+    " && !all('[data-testid=stProgress]').length"
+    f" && all({SETTLED!r}).length",
+}
+"""What is true of a page once its virtual neurons, the crops of the first page of references, all
+crops, and everything are drawn."""
 PATIENCE = 120.0
 READING_SECONDS = 10.0
 """What somebody spends on the first neuron, while the worker gets ready for others."""
 PAUSE_SECONDS = 1.0
-STEPS = 5
+TURNS = 5
 """From neuron to neuron by Next."""
 
 
@@ -108,7 +130,7 @@ def _figures_of_next(tab: Any, site: Site, channel: int) -> dict[str, float]:
     two, from which it can be told where somebody goes, are not counted."""
     _wait(tab, _turn(tab, site, channel))
     visits = []
-    for _ in range(1 + STEPS):
+    for _ in range(1 + TURNS):
         visits.append(_wait(tab, _press(tab, "Next")))
         time.sleep(READING_SECONDS)
     found: dict[str, float] = {}
@@ -149,35 +171,19 @@ def _mark_cards(tab: Any) -> None:
 
 
 def _wait(tab: Any, start: float) -> dict[str, float]:
-    """Seconds from ``start`` until the virtual neurons, the crops of the first page of references,
-    all crops, and everything are drawn."""
-    steps: dict[str, Callable[[], Any]] = {
-        "split": lambda: _first_card(tab, "Pictures of virtual neuron A").wait_for(),
-        "row": lambda: _gone(tab, "[aria-label=References] .waits"),
-        "crops": lambda: _gone(tab, ".waits"),
-        "complete": lambda: _complete(tab),
-    }
+    """Seconds from ``start`` until each of the steps."""
     found = {}
-    _first_card(tab, "References").wait_for()
-    for name, step in steps.items():
-        step()
+    _until(tab, SHOWN.format("References"))
+    for name, step in STEPS.items():
+        _until(tab, step)
         found[name] = time.perf_counter() - start
     return found
 
 
-def _first_card(tab: Any, gallery: str) -> Any:
-    return tab.get_by_label(gallery, exact=True).locator(".card:not([data-old])").first
-
-
-def _gone(tab: Any, selector: str) -> None:
-    tab.locator(selector).first.wait_for(state="detached")
-
-
-def _complete(tab: Any) -> None:
-    tab.get_by_text("Correlation ↑").wait_for()
-    tab.get_by_text("UMAP of the rows").wait_for()
-    tab.wait_for_function(IDLE)
-    tab.wait_for_selector(SETTLED, state="attached")
+def _until(tab: Any, holds: str) -> None:
+    """Wait for something to hold, which the browser looks at before it draws: waiting for an
+    element is up to half a second late, as Playwright looks for it more and more seldom."""
+    tab.wait_for_function(f"() => {{ {ALL} return {holds}; }}")
 
 
 def _cache(folder: Path) -> Path:
@@ -203,7 +209,7 @@ def _in_a_row(many: np.ndarray, others: np.ndarray) -> int | None:
     """The first of as many neurons as are stepped through, one after the other, of ``many`` but
     the ``others``; None where there are no such neurons."""
     usable = set(many.tolist()) - set(others.tolist())
-    runs = (range(first, first + 2 + STEPS) for first in sorted(usable))
+    runs = (range(first, first + 2 + TURNS) for first in sorted(usable))
     return next((run.start for run in runs if usable.issuperset(run)), None)
 
 
