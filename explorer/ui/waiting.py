@@ -13,7 +13,7 @@ from explorer.ui.session import asker, backend, plain
 
 OVER = ("done", "failed", "cancelled")
 
-SOON, OFTEN, SELDOM = 3.0, 0.4, 1.0
+SOON, OFTEN, SELDOM = 3.0, 0.2, 1.0
 """For so many seconds it is asked so often, in seconds, how far a job is; then so seldom, and of
 one that waits for others, of this page or before it, all the time: each time costs the browser as
 much as a click."""
