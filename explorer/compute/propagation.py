@@ -17,6 +17,7 @@ from explorer.compute.pulls import Lone, Make, Product, Pull, Share, gradient, t
 from explorer.compute.rules import Rule, pass_on
 from explorer.compute.z_plus import flat, z_plus, z_plus_above_zero, z_plus_below_zero
 from explorer.networks import modules as m
+from explorer.networks import quick
 from explorer.networks.slices import Slice
 
 LEAST_TURNS = 8
@@ -197,6 +198,12 @@ class Propagation(fx.Interpreter):
             make = narrowing.at_steps(make)
         self._steps[n] = _Step(value, named, make, module, inputs, narrows)  # type: ignore[arg-type]
         return value
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A convolution that no relevance comes to goes the way that is quick too."""
+        module = self.fetch_attr(str(target))
+        way = quick.convolution(module, args[0]) if is_flat(module) else None
+        return way(args[0], module.bias) if way else super().call_module(target, args, kwargs)
 
     def _some(
         self, n: fx.Node, only: Tensor, module: Any, inputs: tuple[Any, ...], make: Make
