@@ -144,7 +144,7 @@ def _press(tab: Any, button: str) -> float:
     """Press a button that leads to another neuron; when that was."""
     _mark_cards(tab)
     start = time.perf_counter()
-    tab.get_by_role("button", name=button, exact=False).first.click()
+    tab.get_by_role("button", name=button, exact=True).click()
     return start
 
 

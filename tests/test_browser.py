@@ -179,6 +179,19 @@ def test_first_request_to_a_fresh_server_is_a_deep_link(tab: Any, site: str) -> 
     assert "k=2" in tab.url
 
 
+def test_pages_of_references_are_numbered_and_next_leads_on(tab: Any, site: str) -> None:
+    tab.goto(neuron(site, 3, k="2"))
+    complete(tab, 2)
+    tab.get_by_role("button", name="Page 2", exact=True).click()
+    expect(tab).to_have_url(re.compile("page=2"))
+    for channel in (4, 5):
+        tab.get_by_role("button", name="Next", exact=True).click()
+        expect(tab.get_by_role("heading", name=f"Neuron {channel}", exact=True)).to_be_visible()
+        complete(tab, 2)
+        expect(tab.get_by_role("button", name="Page 2", exact=True)).to_be_visible()
+    assert "page=2" not in tab.url
+
+
 def test_pick_a_neuron_change_k_and_come_back(tab: Any, site: str) -> None:
     tab.goto(f"{site}/Neurons?ws=tiny&layer={LAYER}")
     rows = tab.get_by_role("button", name=re.compile(f"^Open neuron {LAYER}:"))

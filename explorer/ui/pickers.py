@@ -102,11 +102,17 @@ def whole(name: str, label: str, default: int, low: int, high: int, help: str) -
     return default if value is None else value
 
 
+BUTTON, FEWEST, MOST = 32, 5, 7
+"""Pixels that the number of a page takes, and how many are shown at most. Streamlit hides numbers
+unless there is room for the fewest and two arrows, however few there are."""
+
+
 def page_number(pages: int, name: str = "page") -> int:
     """The page of a list, 1 to ``pages``; draws nothing when there is only one."""
     value = address.integer(name, 1, 1, max(pages, 1), "page") or 1
     if pages > 1:
-        st.pagination(pages, **bind(name, value))
+        width = BUTTON * (min(max(pages, FEWEST), MOST) + 2)
+        st.pagination(pages, max_visible_pages=MOST, width=width, **bind(name, value))
     return value
 
 
