@@ -99,7 +99,7 @@ def test_only_interactive_jobs_are_served_within_a_batch(jobs) -> None:
     assert jobs.claim("w", interactive_only=True).key == "b"
 
 
-def test_what_is_asked_for_ahead_waits_for_all_others_and_goes_with_its_page(jobs, clock) -> None:
+def test_what_is_asked_for_ahead_gives_way_to_pages_and_goes_with_its_own(jobs, clock) -> None:
     assert ask(jobs, "next", ahead=True).ahead
     assert not ask(jobs, "now").ahead
     assert state(jobs, "next") == "waiting", "the page is the same"

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
@@ -248,49 +249,85 @@ def test_an_address_is_asked_ahead(
     assert [job.key.split(":")[0] for job in queued.jobs() if about in job.key] == kinds
 
 
-def test_who_goes_from_neuron_to_neuron_finds_the_next_one_ready(
-    serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve(answered)
+@pytest.fixture
+def asked_ahead(answered: Backend, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of what pages ask ahead and is not known."""
     asked: list[str] = []
-    queue = InlineQueue(answered.settings)
+    queue = answered._desk.queue
     submit = queue.submit
 
     def noted(key: str, *about: Any, ahead: bool, **more: Any) -> Status:
         asked.extend([key] * ahead)
-        return submit(key, *about, **more)
+        return submit(key, *about, ahead=ahead, **more)
 
-    monkeypatch.setattr(answered._desk.queue, "submit", noted)
+    monkeypatch.setattr(queue, "submit", noted)
+    return asked
+
+
+def press(app: AppTest, way: str) -> None:
+    """Go to another neuron by a button."""
+    next(each for each in app.button if each.label == way).click().run()
+    assert not app.exception
+    assert not app.error
+
+
+def test_who_goes_from_neuron_to_neuron_finds_the_next_one_ready(
+    serve: Serve, answered: Backend, asked_ahead: list[str]
+) -> None:
+    serve(answered)
 
     def turned(app: AppTest, way: str) -> set[tuple[str, int]]:
         """What was asked ahead after a button was pressed: kinds and channels."""
-        asked.clear()
-        next(each for each in app.button if each.label == way).click().run()
-        assert not app.exception
-        assert not app.error
-        about = (key.split(":") for key in asked)
+        asked_ahead.clear()
+        press(app, way)
+        about = (key.split(":") for key in asked_ahead)
         return {(kind, int(channel)) for kind, _, _, channel, _ in about}
 
     app = visit(NEURON, **HERE, k="2")
-    assert not asked, "one neuron is no way"
+    assert not asked_ahead, "one neuron is no way"
     kinds = ("split", "crops", "projection", "alignment")
     assert turned(app, "Next") == {(kind, 5) for kind in kinds}
     assert turned(app, "Next") == {(kind, 6) for kind in kinds}
     assert not turned(app, "Previous"), "3 was looked at before"
     app.number_input(key="pick-neuron").set_value(15).run()
-    assert not asked
+    assert not asked_ahead
 
 
-def test_nothing_is_asked_ahead_where_nothing_can_be(
-    serve: Serve, answered: Backend, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("start", "view", "why", "kinds"),
+    [
+        (20, "crop", "", {"split", "crops", "projection", "alignment"}),
+        (23, "whole", "", {"split", "projection", "alignment"}),
+        (26, "crop", "the next neuron is dead", set()),
+        (-2, "crop", "there is no next neuron", set()),
+    ],
+)
+def test_nothing_is_asked_ahead_that_no_page_would_show(
+    serve: Serve,
+    answered: Backend,
+    asked_ahead: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    start: int,
+    view: str,
+    why: str,
+    kinds: set[str],
 ) -> None:
     serve(answered)
-    app = visit(NEURON, **(HERE | {"neuron": "1"}))
-    assert address(app, "neuron") == "1"
-    next(each for each in app.button if each.label == "Previous").click().run()
-    assert address(app, "neuron") == "0", "there is none before"
-    assert not app.exception
-    assert not app.error
+    rows = answered.table("tiny", LAYER, Asker("test", "test"))
+    assert isinstance(rows, LayerTable)
+    first = start % len(rows.alive)
+    alive = np.ones_like(rows.alive)
+    alive[first + 2 :] = "dead" not in why
+    table = answered.table
+
+    def changed(ws: str, layer: str, asker: Asker) -> LayerTable | Status:
+        return replace(rows, alive=alive) if layer == LAYER else table(ws, layer, asker)
+
+    monkeypatch.setattr(answered, "table", changed)
+    app = visit(NEURON, **(HERE | {"neuron": str(first)}), k="3", view=view)
+    press(app, "Next")
+    assert address(app, "neuron") == str(first + 1)
+    assert {key.split(":")[0] for key in asked_ahead} == kinds, why
 
 
 def test_nothing_is_scanned_for_an_address_alone(serve: Serve, unanswered: Backend) -> None:

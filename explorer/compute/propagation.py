@@ -79,7 +79,8 @@ class Propagation(fx.Interpreter):
 
     def known(self) -> Known:
         """What is worth knowing when relevance is taken down these pictures again, from whatever
-        channels: all that these are to the rules, but the last values."""
+        channels: all that these are to the rules, but the last values. What a rectifier alone reads
+        may be cut already, or not: it is cut again."""
         found = {}
         with torch.no_grad():
             for node, step in self._steps.items():
