@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, fx
 
 from explorer.compute.convolutions import is_flat
-from explorer.compute.places import STEP
 from explorer.compute.propagation import Known, Propagation
 from explorer.compute.pulls import Later, Lone, Product, Share, total
 from explorer.compute.rules import Rule, rules
@@ -29,6 +28,9 @@ WIDTH, HELD = {"cpu": 512, "cuda": 2048}, {"cpu": 1 << 26, "cuda": 1 << 28}
 """Pairs that come down at once, where so many ask the same images, and how many values the largest
 of their maps may have, by the kind of device. With more turns of an image, choosing what is open
 costs less for each."""
+
+STEP = 32
+"""Where more pairs come down at once, they are a multiple of so many, which fills registers."""
 
 PIECE = 1 << 20
 """Values that are multiplied and added up at once."""

@@ -93,9 +93,10 @@ def convolution_pull(
         for at, (side, made) in enumerate(zip(x.shape[2:], output.shape[2:], strict=True))
     ]
     groups = cast(int, module.groups)
-    way, apart = _own_ways(module, weight, x), None
-    if groups == 1 and not winograd.suits(module, weight, x):
-        apart = places.Transposed(module, weight, x.shape[2:], wanted)
+    tiles = _largest_tile(module, weight, x)
+    way, apart = _own_ways(module, weight, x, tiles), None
+    if groups == 1:
+        apart = places.Transposed(module, weight, x.shape[2:], wanted, tiles)
 
     def pull(gradients: Tensor | Product) -> tuple[Any]:
         if isinstance(gradients, Product):
@@ -116,12 +117,19 @@ def convolution_pull(
     return pull
 
 
+def _largest_tile(module: nn.Module, weight: Tensor, x: Tensor) -> int:
+    """The side of the largest tiles in which gradients may come down to x; 0 if in none."""
+    if not winograd.suits(module, weight, x):
+        return 0
+    return winograd.LEAST if bool(weight.amin() < 0) else winograd.MOST
+
+
 def _own_ways(
-    module: nn.Module, weight: Tensor, x: Tensor
+    module: nn.Module, weight: Tensor, x: Tensor, tiles: int
 ) -> Callable[[Tensor], Convolution | None]:
-    """What takes gradients down to x by code of our own, if that is quicker."""
-    tiles, laid_out = winograd.suits(module, weight, x), cache(partial(_turned, weight))
-    most = winograd.LEAST if not tiles or bool(weight.amin() < 0) else winograd.MOST
+    """What takes gradients down to x by code of our own, if that is quicker; in ``tiles`` of at
+    most such a side."""
+    laid_out = cache(partial(_turned, weight))
     turned, even = weight.transpose(0, 1), module.stride == (1, 1)
     points, alone = cache(partial(Pointwise, turned)), None
     wide = cache(lambda: windowed.Transposed(weight, form_of(module), x.shape[2:]))
@@ -129,7 +137,7 @@ def _own_ways(
         alone = depthwise.Transposed(weight, form_of(module), x.shape[2:])
 
     def way(flat: Tensor) -> Convolution | None:
-        if tiles and (side := winograd.side_for(flat, most, len(flat))):
+        if tiles and (side := winograd.side_for(flat, tiles, len(flat))):
             return laid_out(side)
         if not _worth_laying_out(turned, flat):
             return alone

@@ -9,224 +9,269 @@ are open above it with the rows and columns of the weights between those and the
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
-from itertools import product
+from functools import cache
+from itertools import chain, product
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from explorer.compute.pulls import Later, Product
-from explorer.networks.cores import side_by_side
+from explorer.networks import winograd
+from explorer.networks.cores import divided
+from explorer.networks.laid_out import addresses
+from explorer.networks.machine_code import Registers, once, registers
+from explorer.networks.open_channels import RECORD
+from explorer.networks.place_code import LINES, NOTHING, SINK, PlaceCode
 
-CHOOSING, LEAST_WEIGHTS = 40, 1 << 17
-"""What choosing rows and columns takes, in starts that are worked out with all of them; with fewer
-weights it takes more than can be saved."""
+LEAST_TURNS, LEAST_WEIGHTS = 16, 1 << 17
+"""With fewer turns weights are read too often, with fewer weights lists take too long."""
 
-MOST = 0.7
-"""Share of a plain convolution's products that may be left, with what choosing takes."""
+LISTS = 30
+"""What reading weights and lists takes, in turns."""
 
-STEP = 32
-"""Products are of a multiple of so many rows and columns: for each size the library makes code,
-which takes as long as a product."""
+POINTS, OTHERS = 0.95, 1.3
+"""So many times the products of the other way down may be left: of 1 x 1 convolutions, which leaves
+out zeros too, and of others."""
 
-MOST_CORES = 8
-"""Places at once: Python hands out no more."""
+TURNS = 128
+"""At once: what belongs to them at a place stays in the second cache."""
 
-Place = tuple[int, int]
+Pair = tuple[int, int]
 
-Source = tuple[int, int, int]
-"""A place above, of all images, the taps of the kernel, and by which of these it is read."""
-
-Columns = tuple[Tensor, Tensor]
-"""Columns of the weights i64[N], and for every channel i64[I] which of these it gets."""
+Sources = Sequence[Pair]
+"""Places above, of all images, each with the tap of the kernel by which it is read."""
 
 
 class Transposed:
     """The transposed convolution of a module without groups by weights [O,I,h,w], down to maps of
-    a size. Where ``wanted`` [B,I,H,W] is zero, what comes is of no meaning (None: nowhere)."""
+    a size. Where ``wanted`` [B,I,H,W] is zero, so is what comes (None: nowhere). The other way down
+    is by ``tiles`` of at most such a side, if not 0."""
 
     def __init__(
-        self, module: nn.Module, weight: Tensor, size: Sequence[int], wanted: Tensor | None
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        size: Sequence[int],
+        wanted: Tensor | None,
+        tiles: int = 0,
     ) -> None:
         self._geometry = tuple(
-            cast(Place, each)
+            cast(Pair, each)
             for each in (weight.shape[2:], module.stride, module.padding, module.dilation)
         )
-        self._weight, self._size, self._wanted = weight.detach(), size, wanted
+        self._weight, self._size, self._wanted = weight.detach(), tuple(size), wanted
+        self._tiles = tiles
 
     def worth_it(self, relevance: Product) -> bool:
         """Whether this is quicker than a convolution of all channels."""
         maps, by = relevance.maps, relevance.by
-        suits = maps.dtype == torch.float32 and maps.device.type == "cpu"
-        if not suits or by is None or self._weight.numel() < LEAST_WEIGHTS:
+        single = maps.dtype == self._weight.dtype == torch.float32 and maps.device.type == "cpu"
+        even = not any(channels % RECORD for channels in self._weight.shape[:2])
+        if by is None or registers() is None or not single or not even:
             return False
-        most = MOST - CHOOSING / len(maps)
-        if most <= 0 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if self._weight.numel() < LEAST_WEIGHTS or len(maps) < LEAST_TURNS:
             return False
-        share = float((by != 0).float().mean())
+        left = (1 + LISTS / len(maps)) * float((by != 0).float().mean())
         if self._wanted is not None:
-            share *= float((self._wanted != 0).float().mean())
-        return share < most
+            left *= float((self._wanted != 0).float().mean())
+        return left < self._others(maps)
+
+    def _others(self, maps: Tensor) -> float:
+        """How much may be left of the products, for maps [T,B,O,h,w]."""
+        count, some = len(maps) * maps.shape[1], maps[0]
+        if self._tiles and (side := winograd.side_for(some, self._tiles, count)):
+            return OTHERS * winograd.share(some, side, count)
+        return POINTS if self._weight[0, 0].numel() == 1 else OTHERS
 
     def later(self, relevance: Product) -> Later:
-        """[T,B,I,H,W], or its sums over space, of relevance [T,B,O,h,w]."""
+        """[T,B,I,H,W], or its sums over space, of relevance [T,B,O,h,w]. Raises ValueError where
+        the code is for other numbers of channels, or maps do not fit."""
+        outer, inner = self._weight.shape[:2]
+        if outer % RECORD or inner % RECORD or relevance.maps.shape[2] != outer:
+            raise ValueError(f"{tuple(relevance.maps.shape)} by {outer} x {inner} do not go apart")
         return Later(lambda: self._maps(relevance), lambda by: self._summed(relevance, by))
 
     def _maps(self, relevance: Product) -> Tensor:
-        """[T,B,I,H,W], which lie place by place in memory."""
-        above = _Above(relevance)
-        below = above.new(len(above), math.prod(self._size), above.rows, self._weight.shape[1])
-        sources, out = self._all_sources(above), _laid_out(below)
-
-        def fill(at: int) -> None:
-            if not sources[at]:
-                out[at].zero_()
-                return
-            values, rows = above.of(sources[at])
-            weights = self._rows.index_select(0, rows)
-            if not self._columns:
-                out[at].copy_(_product(values, weights.t()))
-                return
-            columns, which = self._columns[at]
-            found = _product(values, weights.index_select(1, columns).t())
-            torch.index_select(found, 1, which, out=out[at])
-
-        for _ in side_by_side(fill, range(len(out)), _cores()):
-            pass
-        below = below.reshape(len(above), *self._size, above.rows, -1)
-        return below.permute(3, 0, 4, 1, 2)[: above.turns]
+        """[T,B,I,H,W], channels last."""
+        form = relevance.maps.shape[1], *self._size
+        open_ = self._weight.new_ones(math.prod(form), self._weight.shape[1])
+        if self._wanted is not None:
+            open_ = (_by_place(self._wanted) != 0).float()
+        made = self._products(relevance, open_, 1)
+        return made.reshape(len(made), *form, -1).movedim(-1, 2)
 
     def _summed(self, relevance: Product, by: Tensor) -> Tensor:
         """[T,B,I]: the maps times ``by`` [B,I,H,W], added up over space."""
-        above, factors = _Above(relevance), _by_place(by)
-        sources, cores, places = self._all_sources(above), _cores(), math.prod(self._size)
-        across, everything = self._rows.t().contiguous(), torch.arange(self._weight.shape[1])
+        return self._products(relevance, _by_place(by), math.prod(self._size))
 
-        def add(first: int) -> Tensor:
-            found = above.new(len(above), len(across), above.rows).zero_()
-            for at in range(first, len(sources), cores):
-                if sources[at]:
-                    values, rows = above.of(sources[at])
-                    columns = self._columns[at][0] if self._columns else everything
-                    chosen = across.index_select(0, columns).index_select(1, rows)
-                    weights = chosen.mul_(factors[at, columns, None])
-                    found[at // places].index_add_(0, columns, _product(weights, values))
-            return found
+    def _products(self, relevance: Product, factors: Tensor, together: int) -> Tensor:
+        """[T,P,I]: what comes to places times their ``factors`` [P,I], so many of them ``together``
+        added up."""
+        code, above = _code(registers()), _Above(relevance)
+        read = _Read(self._sources(relevance.maps.shape), above.counts)
+        weights = self._weight.permute(1, 2, 3, 0).contiguous()
+        form = len(above.maps), len(factors) // together, len(weights)
+        made, (chunks, spans) = weights.new_empty(form), _parts(len(above.maps), len(weights), code)
+        open_ = factors.numpy() * read.some[:, None]
+        below = [_Below(open_[:, slice(*span)], together, code.shape.rows) for span in spans]
+        jobs = list(product(chunks, zip(spans, below, strict=True)))
 
-        parts = list(side_by_side(add, range(cores), cores))
-        return torch.stack(parts).sum(0).permute(2, 0, 1)[: above.turns]
+        def work(part: Pair) -> None:
+            for turns, (span, own) in jobs[slice(*part)]:
+                end = made[slice(*turns), :, slice(*span)]
+                _fill(code, above, turns, read, own, weights[slice(*span)], end)
 
-    def _all_sources(self, above: _Above) -> list[list[Source]]:
-        """Of each place of each image of the maps below, from where it is read."""
-        here = [self._sources(place, above.size) for place in _places(self._size)]
-        taps, places = math.prod(self._geometry[0]), math.prod(above.size)
+        divided(work, len(jobs), weights.numel() * len(factors))
+        return made
+
+    def _sources(self, form: Sequence[int]) -> list[Sources]:
+        """From where each place of each image of the maps below is read, those above being of a
+        form [T,B,O,h,w]."""
+        here = _taps(self._geometry, cast(Pair, self._size), cast(Pair, tuple(form[3:])))
+        places = math.prod(form[3:])
         return [
-            [(places * image + source, taps, tap) for tap, source in each]
-            for image in range(len(above))
+            [(places * image + source, tap) for source, tap in each]
+            for image in range(form[1])
             for each in here
         ]
 
-    @cached_property
-    def _rows(self) -> Tensor:
-        """[O h w,I]: the weights."""
-        return self._weight.permute(0, 2, 3, 1).reshape(-1, self._weight.shape[1])
-
-    @cached_property
-    def _columns(self) -> list[Columns]:
-        """For each place the columns of the weights that are wanted, and for every channel which of
-        these it gets: any, where it is not wanted."""
-        if self._wanted is None:
-            return []
-        order, counts = _open(self._wanted)
-        which = order.argsort(1)
-        return [
-            (columns[:count], at.clamp(max=count - 1))
-            for columns, at, count in zip(order, which, counts, strict=True)
-        ]
-
-    def _sources(self, place: Place, above: Place) -> list[tuple[int, int]]:
-        """The taps of the kernel, and the places above that read this place by them."""
-        found = []
-        kernel, *geometry = self._geometry
-        for tap, offset in enumerate(_places(kernel)):
-            at = [
-                (here + border - apart * each) / step
-                for here, each, step, border, apart in zip(place, offset, *geometry, strict=True)
-            ]
-            inside = (0 <= each < side for each, side in zip(at, above, strict=True))
-            if all(inside) and all(each.is_integer() for each in at):
-                found.append((tap, int(at[0]) * above[1] + int(at[1])))
-        return found
-
 
 class _Above:
-    """Relevance [T,B,O,h,w] by the places of its images, without channels that are zero there."""
+    """Relevance [T,B,O,h,w] by places: ``maps`` [T,P,O] times ``by`` [P,O]; the channels that are
+    ``open`` i32[K], those of a place from the number ``opened`` i32[P+1] on, ``counts`` [P]."""
 
     def __init__(self, relevance: Product) -> None:
-        maps = relevance.maps
-        self.turns, self._count, _, *size = maps.shape
-        self.size = cast(Place, tuple(size))
-        self.rows = _rounded(self.turns)
-        self.new = maps.new_empty
-        self._maps = _laid_out(maps.flatten(3).movedim(2, 3).movedim(0, 2))  # B P lists [T,O]
-        self._factors = _factors(cast(Tensor, relevance.by))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def of(self, sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
-        """The values [rows,K] that a place is read by, and the rows of the weights i64[K] that
-        these are multiplied with."""
-        values, chosen = [], []
-        for place, taps, tap in sources:
-            channels, by = self._factors[place]
-            values.append(_padded(self._maps[place], channels, self.rows).mul_(by))
-            chosen.append(channels if taps == 1 else channels * taps + tap)
-        return _joined(values, 1), _joined(chosen, 0)
+        assert relevance.by is not None, "there is nothing to leave out"
+        self.maps = relevance.maps.movedim(2, -1).contiguous().flatten(1, 3)
+        self.by = _by_place(relevance.by).contiguous()
+        places, channels = np.nonzero(self.by.numpy() != 0)
+        self.counts = np.bincount(places, minlength=len(self.by))
+        self.open, self.opened = _list(channels), _list([0, *self.counts.cumsum()])
 
 
-def _cores() -> int:
-    return min(torch.get_num_threads(), MOST_CORES)
+class _Read:
+    """How places below read those above, of whose channels some ``counts`` are open: ``sources``
+    i32[S,4] as the machine code has them, those of a place from the number ``begun`` i32[P+1] on;
+    in how many ``slots`` they are packed as long as they are read; and which places have ``some``
+    bool[P]."""
+
+    def __init__(self, sources: Sequence[Sources], counts: np.ndarray) -> None:
+        own = [[(at, tap) for at, tap in each if counts[at]] for each in sources]
+        asked = Counter(at for each in own for at, _ in each)
+        kept: dict[int, int] = {}
+        spare: list[int] = []
+        self.slots, told = 0, []
+        for at, tap in chain.from_iterable(own):
+            new = at not in kept
+            if new:
+                kept[at] = spare.pop() if spare else self.slots
+                self.slots = max(self.slots, kept[at] + 1)
+            told.append((at, tap, kept[at], new))
+            asked[at] -= 1
+            if not asked[at]:
+                spare.append(kept.pop(at))
+        lengths = [len(each) for each in own]
+        self.some = np.array(lengths) > 0
+        self.sources, self.begun = _list(told), _list([0, *np.cumsum(lengths)])
 
 
-def _places(size: Sequence[int]) -> list[Place]:
+class _Below:
+    """Channels of places below whose ``factors`` [P,I] are not zero, as the machine code has them:
+    those of a place from the number ``first`` i32[P+1] on. Lines of what comes ``which``
+    [P / together,I] are those of channels where some place has any."""
+
+    def __init__(self, factors: np.ndarray, together: int, rows: int) -> None:
+        places, channels = np.nonzero(factors != 0)
+        counts = np.bincount(places, minlength=len(factors))
+        padded = -(-counts // rows) * rows
+        first, before = np.cumsum(padded) - padded, np.cumsum(counts) - counts
+        at = np.arange(len(places)) + (first - before)[places]
+        self.rows, self.ends, self.factors = (
+            torch.full((int(padded.sum()),), value, dtype=kind)
+            for value, kind in ((0, torch.int32), (SINK, torch.int32), (0, torch.float32))
+        )
+        for each, values in (
+            (self.rows, channels),
+            (self.ends, channels + LINES),
+            (self.factors, factors[places, channels]),
+        ):
+            each.numpy()[at] = values
+        some = (factors != 0).reshape(-1, together, factors.shape[1]).any(1)
+        self.which = _list(np.where(some, np.arange(LINES, LINES + some.shape[1]), NOTHING))
+        self.first, self.together = _list([0, *padded.cumsum()]), together
+
+
+def _fill(
+    code: PlaceCode,
+    above: _Above,
+    turns: Pair,
+    read: _Read,
+    below: _Below,
+    weights: Tensor,
+    made: Tensor,
+) -> None:
+    """Make what some turns give to some channels by weights [I,h,w,O], ``made`` [T,P,I]."""
+    maps, count, inner = above.maps[slice(*turns)], turns[1] - turns[0], len(weights)
+    wide, room = code.wide(count), code.room(int(above.counts.max()), count)
+    packed, sink = maps.new_empty(max(1, read.slots) * room), maps.new_empty(inner)
+    found = maps.new_empty(LINES + inner, wide)
+    found[NOTHING] = 0
+    given = maps, above.by, packed, weights, found, made, sink, below.factors
+    lists = above.open, above.opened, read.sources, read.begun
+    more = below.rows, below.ends, below.first, below.which
+    about = count, maps.stride(0), maps.shape[2], weights[0].numel(), wide, room
+    ending = len(read.some), below.together, inner, made.stride(0), made.stride(1)
+    code.fill(*addresses(*given, *lists, *more), *about, *ending)
+
+
+def _parts(turns: int, channels: int, code: PlaceCode) -> tuple[list[Pair], list[Pair]]:
+    """Turns, and channels below, that are worked out at once: as much for each core."""
+    cores = torch.get_num_threads()
+    parts = -(-turns // TURNS)
+    parts = parts if parts < cores else -(-parts // cores) * cores
+    spans = _parted(channels, -(-cores // parts), RECORD)
+    return _parted(turns, parts, code.shape.lanes), spans
+
+
+def _parted(count: int, parts: int, step: int) -> list[Pair]:
+    """The numbers to ``count`` in about so many parts, each a multiple of ``step`` but the last."""
+    each = -(-count // (parts * step)) * step
+    return [(first, min(first + each, count)) for first in range(0, count, each)]
+
+
+@cache
+def _taps(geometry: tuple[Pair, ...], below: Pair, above: Pair) -> list[list[Pair]]:
+    """For each place of a map that a transposed convolution makes of one ``above`` the places there
+    that read it, and the taps of the kernel by which they do."""
+    kernel, *more = geometry
+
+    def read(place: Pair, offset: Pair) -> int | None:
+        at = [
+            (here + border - apart * each) / step
+            for here, each, step, border, apart in zip(place, offset, *more, strict=True)
+        ]
+        inside = (0 <= each < side for each, side in zip(at, above, strict=True))
+        there = all(inside) and all(each.is_integer() for each in at)
+        return int(at[0]) * above[1] + int(at[1]) if there else None
+
+    taps = list(enumerate(_places(kernel)))
+    return [
+        [(at, tap) for tap, offset in taps if (at := read(place, offset)) is not None]
+        for place in _places(below)
+    ]
+
+
+def _list(numbers: Any) -> Tensor:
+    """i32[...]"""
+    return torch.from_numpy(np.ascontiguousarray(numbers, np.int32))
+
+
+def _places(size: Sequence[int]) -> list[Pair]:
     return list(product(range(size[0]), range(size[1])))
-
-
-def _laid_out(maps: Tensor) -> list[Tensor]:
-    """The maps [T,C] of each place of each image, of [B,P,T,C]."""
-    return [each for image in maps.unbind() for each in image.unbind()]
-
-
-def _open(gate: Tensor) -> tuple[Tensor, list[int]]:
-    """For each place of each image of [B,C,H,W] all its channels, those first that are not zero,
-    and the number of these, rounded up."""
-    closed = _by_place(gate) == 0
-    order = torch.argsort(closed.byte(), dim=1, stable=True)
-    counts = (~closed).sum(1).tolist()
-    return order, [min(_rounded(count), closed.shape[1]) for count in counts]
-
-
-def _factors(gate: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For each place of each image of [B,C,H,W] the channels that are not zero, and their values;
-    some are zero, as the number is rounded up."""
-    order, counts = _open(gate)
-    values = _by_place(gate).gather(1, order)
-    return [(c[:k], v[:k]) for c, v, k in zip(order, values, counts, strict=True)]
-
-
-def _padded(values: Tensor, channels: Tensor, rows: int) -> Tensor:
-    """[rows,K]: these channels of values [T,C], and zeros below them."""
-    found = values.new_empty(rows, len(channels))
-    torch.index_select(values, 1, channels, out=found[: len(values)])
-    found[len(values) :] = 0
-    return found
-
-
-def _rounded(count: int) -> int:
-    return max(1, -(-count // STEP)) * STEP
 
 
 def _by_place(maps: Tensor) -> Tensor:
@@ -234,12 +279,7 @@ def _by_place(maps: Tensor) -> Tensor:
     return maps.flatten(2).movedim(1, 2).flatten(0, 1)
 
 
-def _joined(parts: list[Tensor], axis: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
-
-
-def _product(values: Tensor, weights: Tensor) -> Tensor:
-    """[M,N]: values [M,K] times weights [N,K]."""
-    linear: Any = torch.ops.mkldnn._linear_pointwise  # quicker than PyTorch's own choice
-    found: Tensor = linear(values, weights, None, "none", [], "")
-    return found
+@once
+def _code(shape: Registers | None) -> PlaceCode:
+    assert shape is not None, "this processor has no such registers"
+    return PlaceCode(shape)

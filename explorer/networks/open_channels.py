@@ -249,7 +249,7 @@ class Copied(OpenChannels):
         """Each is copied, and the next one over it if it is not open."""
         columns = [self._columns(b, seen.channels)] * (RECORD - len(seen.values))
         bits = b.zext(b.bitcast(seen.open, ir.IntType(RECORD)), INT)
-        for number, record in enumerate(_turned(b, [*seen.values, *columns])):
+        for number, record in enumerate(turned(b, [*seen.values, *columns])):
             self._store(b, record, lists[0], count)
             one = b.and_(b.lshr(bits, INT(number)), ONE)
             count = b.add(count, b.mul(one, INT(RECORD)))
@@ -285,7 +285,7 @@ class Copied(OpenChannels):
                 code.fetch(b, at(b, row, reached))
 
 
-def _turned(b: ir.IRBuilder, rows: Sequence[Any]) -> list[Any]:
+def turned(b: ir.IRBuilder, rows: Sequence[Any]) -> list[Any]:
     """Eight vectors of eight, columns for rows."""
     kind = ir.VectorType(SHORT, RECORD)
     for apart, chosen in TURNS.items():

@@ -60,14 +60,16 @@ def suits(module: nn.Module, weight: Tensor, maps: Tensor) -> bool:
 def side_for(maps: Tensor, most: int = LEAST, count: float = math.inf) -> int:
     """The side of the tiles, from LEAST to ``most``, that take fewest products for maps [N,C,H,W]
     like these; 0 if a plain convolution is as quick. Weights are laid out for ``count`` maps."""
+    side = min(range(LEAST, most + 1), key=lambda side: share(maps, side, count))
+    return side if share(maps, side, count) <= WORTH else 0
+
+
+def share(maps: Tensor, side: int, count: float = math.inf) -> float:
+    """Of a plain convolution's products, what tiles of a side take."""
     size = maps.shape[2:]
-
-    def products(side: int) -> float:
-        tiles = math.prod(-(-length // side) for length in size)
-        return (side + KERNEL - 1) ** 2 * (tiles + TRANSFORM / count)
-
-    side = min(range(LEAST, most + 1), key=products)
-    return side if products(side) <= WORTH * KERNEL**2 * math.prod(size) else 0
+    tiles = math.prod(-(-length // side) for length in size)
+    products = (side + KERNEL - 1) ** 2 * (tiles + TRANSFORM / count)
+    return products / (KERNEL**2 * math.prod(size))
 
 
 class Tiled(Convolution):
