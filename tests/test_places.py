@@ -141,21 +141,21 @@ def worth_it(
 
 @needs_registers
 def test_many_turns_of_sparse_maps_go_place_by_place() -> None:
-    assert worth_it(400, 0.6)
-    assert worth_it(30, 0.6)
+    assert worth_it(400, 0.8)
+    assert worth_it(8, 0.6)
     assert not worth_it(400, 0.98), "hardly anything is closed"
-    assert not worth_it(30, 0.8), "too few turns for what reading the weights takes"
-    assert not worth_it(10, 0.1)
+    assert not worth_it(12, 0.8), "too few turns for what reading the weights takes"
+    assert not worth_it(7, 0.1)
     assert not worth_it(400, 0.6, dtype=torch.float64)
 
 
 @needs_registers
 def test_what_goes_by_tiles_is_left_to_them_unless_little_is_open() -> None:
     assert worth_it(400, 0.9, kernel=3), "there are no tiles"
-    assert not worth_it(400, 0.6, kernel=3, tiles=7)
-    assert worth_it(400, 0.6, kernel=3, tiles=4), "smaller tiles take more products"
-    assert worth_it(400, 0.4, kernel=3, tiles=7)
-    assert worth_it(40, 0.6, kernel=3, tiles=7), "weights are laid out for tiles"
+    assert not worth_it(400, 0.65, kernel=3, tiles=7)
+    assert worth_it(400, 0.65, kernel=3, tiles=4), "smaller tiles take more products"
+    assert worth_it(400, 0.5, kernel=3, tiles=7)
+    assert worth_it(60, 0.65, kernel=3, tiles=7), "weights are laid out for tiles"
 
 
 @needs_registers

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import chain, product
-from typing import Any, cast
+from itertools import accumulate, chain, product
+from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,17 +23,17 @@ from explorer.compute.pulls import Later, Product
 from explorer.networks import winograd
 from explorer.networks.cores import divided
 from explorer.networks.laid_out import addresses
-from explorer.networks.machine_code import Registers, once, registers
+from explorer.networks.machine_code import LINE, Registers, once, registers
 from explorer.networks.open_channels import RECORD
-from explorer.networks.place_code import LINES, NOTHING, SINK, PlaceCode
+from explorer.networks.place_code import LINES, PlaceCode
 
-LEAST_TURNS, LEAST_WEIGHTS = 16, 1 << 17
-"""With fewer turns weights are read too often, with fewer weights lists take too long."""
+LEAST_TURNS, LEAST_WEIGHTS = 8, 1 << 16
+"""Fewer turns do not fill a register; fewer weights take less than what goes before and after."""
 
-LISTS = 30
-"""What reading weights and lists takes, in turns."""
+LISTS = 8
+"""What reading weights and looking for what is open takes, in turns."""
 
-POINTS, OTHERS = 0.95, 1.3
+POINTS, OTHERS = 0.9, 1.5
 """So many times the products of the other way down may be left: of 1 x 1 convolutions, which leaves
 out zeros too, and of others."""
 
@@ -111,21 +111,22 @@ class Transposed:
     def _products(self, relevance: Product, factors: Tensor, together: int) -> Tensor:
         """[T,P,I]: what comes to places times their ``factors`` [P,I], so many of them ``together``
         added up."""
-        code, above = _code(registers()), _Above(relevance)
-        read = _Read(self._sources(relevance.maps.shape), above.counts)
-        weights = self._weight.permute(1, 2, 3, 0).contiguous()
-        form = len(above.maps), len(factors) // together, len(weights)
-        made, (chunks, spans) = weights.new_empty(form), _parts(len(above.maps), len(weights), code)
-        open_ = factors.numpy() * read.some[:, None]
-        below = [_Below(open_[:, slice(*span)], together, code.shape.rows) for span in spans]
-        jobs = list(product(chunks, zip(spans, below, strict=True)))
+        assert relevance.by is not None, "there is nothing to leave out"
+        maps = relevance.maps.movedim(2, -1).contiguous().flatten(1, 3)
+        given = maps, _by_place(relevance.by).contiguous(), factors.contiguous()
+        outer, inner, *taps = self._weight.shape
+        one = math.prod(taps) == 1  # PyTorch turns two dimensions over more quickly than four
+        turned = self._weight.flatten(1).t() if one else self._weight.permute(1, 2, 3, 0)
+        weights = turned.contiguous().reshape(inner, *taps, outer)
+        made = weights.new_empty(len(maps), len(factors) // together, inner)
+        work = _Work(*given, weights, _Read(self._sources(relevance.maps.shape)), together, made)
+        jobs = _jobs(len(maps), inner, _code(registers()).shape.lanes)
 
-        def work(part: Pair) -> None:
-            for turns, (span, own) in jobs[slice(*part)]:
-                end = made[slice(*turns), :, slice(*span)]
-                _fill(code, above, turns, read, own, weights[slice(*span)], end)
+        def some(part: Pair) -> None:
+            for turns, channels in jobs[slice(*part)]:
+                work.do(slice(*turns), slice(*channels))
 
-        divided(work, len(jobs), weights.numel() * len(factors))
+        divided(some, len(jobs), weights.numel() * len(factors))
         return made
 
     def _sources(self, form: Sequence[int]) -> list[Sources]:
@@ -140,101 +141,67 @@ class Transposed:
         ]
 
 
-class _Above:
-    """Relevance [T,B,O,h,w] by places: ``maps`` [T,P,O] times ``by`` [P,O]; the channels that are
-    ``open`` i32[K], those of a place from the number ``opened`` i32[P+1] on, ``counts`` [P]."""
-
-    def __init__(self, relevance: Product) -> None:
-        assert relevance.by is not None, "there is nothing to leave out"
-        self.maps = relevance.maps.movedim(2, -1).contiguous().flatten(1, 3)
-        self.by = _by_place(relevance.by).contiguous()
-        places, channels = np.nonzero(self.by.numpy() != 0)
-        self.counts = np.bincount(places, minlength=len(self.by))
-        self.open, self.opened = _list(channels), _list([0, *self.counts.cumsum()])
-
-
 class _Read:
-    """How places below read those above, of whose channels some ``counts`` are open: ``sources``
-    i32[S,4] as the machine code has them, those of a place from the number ``begun`` i32[P+1] on;
-    in how many ``slots`` they are packed as long as they are read; and which places have ``some``
-    bool[P]."""
+    """How places below read those above: the ``sources`` i32[S,4] of all as machine code has them,
+    those of a place from the number ``begun`` i32[P+1] on, and in how many ``slots`` they are
+    packed for as long as they are read."""
 
-    def __init__(self, sources: Sequence[Sources], counts: np.ndarray) -> None:
-        own = [[(at, tap) for at, tap in each if counts[at]] for each in sources]
-        asked = Counter(at for each in own for at, _ in each)
+    def __init__(self, sources: Sequence[Sources]) -> None:
+        asked = Counter(at for each in sources for at, _ in each)
         kept: dict[int, int] = {}
         spare: list[int] = []
         self.slots, told = 0, []
-        for at, tap in chain.from_iterable(own):
-            new = at not in kept
-            if new:
+        for at, tap in chain.from_iterable(sources):
+            if new := at not in kept:
                 kept[at] = spare.pop() if spare else self.slots
                 self.slots = max(self.slots, kept[at] + 1)
             told.append((at, tap, kept[at], new))
             asked[at] -= 1
             if not asked[at]:
                 spare.append(kept.pop(at))
-        lengths = [len(each) for each in own]
-        self.some = np.array(lengths) > 0
-        self.sources, self.begun = _list(told), _list([0, *np.cumsum(lengths)])
+        begun = [0, *accumulate(map(len, sources))]
+        self.sources, self.begun = (torch.tensor(each, dtype=torch.int32) for each in (told, begun))
 
 
-class _Below:
-    """Channels of places below whose ``factors`` [P,I] are not zero, as the machine code has them:
-    those of a place from the number ``first`` i32[P+1] on. Lines of what comes ``which``
-    [P / together,I] are those of channels where some place has any."""
+@dataclass(frozen=True)
+class _Work:
+    """What comes of ``maps`` [T,P,O] times ``by`` [P,O] to places below that ``read`` them by
+    ``weights`` [I,h,w,O], times ``factors`` [P,I], so many ``together`` added up, is ``made``
+    [T,P / together,I]."""
 
-    def __init__(self, factors: np.ndarray, together: int, rows: int) -> None:
-        places, channels = np.nonzero(factors != 0)
-        counts = np.bincount(places, minlength=len(factors))
-        padded = -(-counts // rows) * rows
-        first, before = np.cumsum(padded) - padded, np.cumsum(counts) - counts
-        at = np.arange(len(places)) + (first - before)[places]
-        self.rows, self.ends, self.factors = (
-            torch.full((int(padded.sum()),), value, dtype=kind)
-            for value, kind in ((0, torch.int32), (SINK, torch.int32), (0, torch.float32))
-        )
-        for each, values in (
-            (self.rows, channels),
-            (self.ends, channels + LINES),
-            (self.factors, factors[places, channels]),
-        ):
-            each.numpy()[at] = values
-        some = (factors != 0).reshape(-1, together, factors.shape[1]).any(1)
-        self.which = _list(np.where(some, np.arange(LINES, LINES + some.shape[1]), NOTHING))
-        self.first, self.together = _list([0, *padded.cumsum()]), together
+    maps: Tensor
+    by: Tensor
+    factors: Tensor
+    weights: Tensor
+    read: _Read
+    together: int
+    made: Tensor
 
-
-def _fill(
-    code: PlaceCode,
-    above: _Above,
-    turns: Pair,
-    read: _Read,
-    below: _Below,
-    weights: Tensor,
-    made: Tensor,
-) -> None:
-    """Make what some turns give to some channels by weights [I,h,w,O], ``made`` [T,P,I]."""
-    maps, count, inner = above.maps[slice(*turns)], turns[1] - turns[0], len(weights)
-    wide, room = code.wide(count), code.room(int(above.counts.max()), count)
-    packed, sink = maps.new_empty(max(1, read.slots) * room), maps.new_empty(inner)
-    found = maps.new_empty(LINES + inner, wide)
-    found[NOTHING] = 0
-    given = maps, above.by, packed, weights, found, made, sink, below.factors
-    lists = above.open, above.opened, read.sources, read.begun
-    more = below.rows, below.ends, below.first, below.which
-    about = count, maps.stride(0), maps.shape[2], weights[0].numel(), wide, room
-    ending = len(read.some), below.together, inner, made.stride(0), made.stride(1)
-    code.fill(*addresses(*given, *lists, *more), *about, *ending)
+    def do(self, turns: slice, channels: slice) -> None:
+        """As much of it as some turns and some channels below are."""
+        code, read, maps = _code(registers()), self.read, self.maps[turns]
+        weights, factors = self.weights[channels], self.factors[:, channels]
+        made = self.made[turns, :, channels]
+        (count, _, inner), outer, wide = made.shape, maps.shape[2], code.wide(len(maps))
+        room, slots, numbers = code.room(outer, count), max(1, read.slots), read.sources.new_empty
+        packed, taken = maps.new_empty(slots * room), numbers(slots * (outer + LINE))
+        rows, found = numbers(inner + code.shape.rows), maps.new_empty(LINES + inner, wide)
+        sink = maps.new_empty(inner)
+        found[0] = 0
+        given = maps, self.by, weights, factors, made, read.sources, read.begun
+        at = addresses(*given, packed, taken, rows, found, sink)
+        sizes = count, maps.stride(0), outer, weights[0].numel(), wide, room, inner
+        more = factors.stride(0), self.together, len(factors), made.stride(0), made.stride(1)
+        code.fill(*at, *sizes, *more)
 
 
-def _parts(turns: int, channels: int, code: PlaceCode) -> tuple[list[Pair], list[Pair]]:
+def _jobs(turns: int, channels: int, lanes: int) -> list[tuple[Pair, Pair]]:
     """Turns, and channels below, that are worked out at once: as much for each core."""
     cores = torch.get_num_threads()
     parts = -(-turns // TURNS)
     parts = parts if parts < cores else -(-parts // cores) * cores
     spans = _parted(channels, -(-cores // parts), RECORD)
-    return _parted(turns, parts, code.shape.lanes), spans
+    return list(product(_parted(turns, parts, lanes), spans))
 
 
 def _parted(count: int, parts: int, step: int) -> list[Pair]:
@@ -263,11 +230,6 @@ def _taps(geometry: tuple[Pair, ...], below: Pair, above: Pair) -> list[list[Pai
         [(at, tap) for tap, offset in taps if (at := read(place, offset)) is not None]
         for place in _places(below)
     ]
-
-
-def _list(numbers: Any) -> Tensor:
-    """i32[...]"""
-    return torch.from_numpy(np.ascontiguousarray(numbers, np.int32))
 
 
 def _places(size: Sequence[int]) -> list[Pair]:
