@@ -17,7 +17,7 @@ from benchmarks.interleaved import interleave, spread
 from benchmarks.options import NETWORK, WEIGHTS, Bench, Options, silent
 from explorer.arrays import ScanArrays
 from explorer.compute.device import cpu_cores
-from explorer.compute.scan import CUDA_BATCH, decoder, scan, to_input
+from explorer.compute.scan import CUDA_BATCH, decoder, multiplies_bf16, scan, to_input
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import PRECISIONS, ImageSet
@@ -43,10 +43,13 @@ CUDA_TIMES = 16
 def measure(options: Options) -> dict[str, Any]:
     """Pictures per second and ratios; the bare pass has its pictures in memory as tensors."""
     figures: dict[str, Any] = {}
+    precisions = PRECISIONS[:1] if options.quick else _precisions(options)
+    if not options.quick and precisions != PRECISIONS:
+        figures["scan_bf16_skipped"] = "This processor has no bfloat16: it would take hours."
     for name, source in list(NETWORKS.items())[: 1 if options.quick else None]:
         images = Bench(options, *source).images
         loaded = load(*source)
-        for precision in PRECISIONS[:1] if options.quick else PRECISIONS:
+        for precision in precisions:
             network = Network.build(loaded, options.device, precision)
             count = _count(name, images, options) // (4 if options.quick else 1)
             figures |= _compare(f"{name}_{precision}", network, images, count, options)
@@ -57,7 +60,7 @@ def measure(options: Options) -> dict[str, Any]:
 def beside_peer(options: Options) -> dict[str, float]:
     """How many times as fast as zennit-crp's scan of the same layers ours is, in turn with it."""
     images, loaded = Bench(options).images, load(*NETWORKS["resnet50"])
-    networks = {each: Network.build(loaded, options.device, each) for each in PRECISIONS}
+    networks = {each: Network.build(loaded, options.device, each) for each in _precisions(options)}
     part = cut(images, _count("resnet50", images, options))
 
     def ours(network: Network) -> Callable[[], None]:
@@ -71,7 +74,7 @@ def beside_peer(options: Options) -> dict[str, float]:
     speed = {name: len(part) / each for name, each in seconds.items()}
     speed["peer"] = PEER_PICTURES[options.device.type] / seconds["peer"]
     figures = spread("scan_resnet50_peer_images_per_s", speed["peer"])
-    for precision in PRECISIONS:
+    for precision in networks:
         name = f"scan_resnet50_{precision}_over_peer"
         figures |= spread(name, speed[precision] / speed["peer"])
     return figures
@@ -129,6 +132,12 @@ def counting(run: Callable[[], Any], seconds: list[float]) -> Callable[[], None]
         seconds.append(time.process_time() - start)
 
     return counted
+
+
+def _precisions(options: Options) -> tuple[str, ...]:
+    """Those that the device computes in."""
+    able = options.device.type != "cpu" or multiplies_bf16()
+    return PRECISIONS if able else PRECISIONS[:1]
 
 
 def blocks(network: Network) -> list[str]:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import limits
+from benchmarks import limits, scanning
 from benchmarks.interleaved import interleave, spread
 from benchmarks.options import Options, draw
 from explorer.networks import pointwise, windowed, winograd
@@ -198,3 +199,25 @@ def test_of_a_transposed_convolution_its_parts_are_counted(monkeypatch: pytest.M
 
 def test_limits_are_left_out_where_time_is_short(tmp_path: Path) -> None:
     assert limits.measure(Options(True, False, tmp_path, "", tmp_path)).keys() == {"limits_skipped"}
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_scans_in_bf16_are_left_to_processors_that_have_it(
+    able: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[str] = []
+
+    def compared(name: str, *_: Any) -> dict[str, float]:
+        named.append(name)
+        return {f"scan_{name}_over_bare_forward": 1.0}
+
+    monkeypatch.setattr(scanning, "multiplies_bf16", lambda: able)
+    monkeypatch.setattr(scanning, "_compare", compared)
+    monkeypatch.setattr(scanning, "Bench", lambda *_: SimpleNamespace(images=None))
+    monkeypatch.setattr(scanning, "load", lambda *_: None)
+    monkeypatch.setattr(scanning.Network, "build", lambda *_: None)
+    monkeypatch.setattr(scanning, "_count", lambda *_: 1)
+    figures = scanning.measure(Options(False, False, tmp_path, "", tmp_path))
+    assert ("scan_bf16_skipped" in figures) != able
+    assert [name for name in named if "float32" in name] == ["resnet50_float32", "lite0_float32"]
+    assert any("bf16" in name for name in named) == able

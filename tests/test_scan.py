@@ -178,7 +178,7 @@ def test_where_bf16_is_slow_the_scan_says_so(
         network = Network.build(load(NETWORK, WEIGHTS), precision=precision)
         layers = [network.info.layer(LAYER)]
         with ScanArrays(tmp_path / precision).writer(layers, len(images)) as writer:
-            monkeypatch.setattr(scanning, "_multiplies_bf16", lambda: able)
+            monkeypatch.setattr(scanning, "multiplies_bf16", lambda: able)
             scan(network, images, writer, lambda fraction, message, to=messages: to.append(message))
     said = {
         precision: any(scanning.SLOW in each for each in some) for precision, some in told.items()

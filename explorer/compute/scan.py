@@ -69,12 +69,13 @@ def _with_advice(network: Network, report: Report) -> Report:
     """Reports; that float32 is quicker where a processor has no arithmetic of bfloat16 (11 times
     with AVX2)."""
     rounds = network.dtype is torch.bfloat16 and network.device.type == "cpu"
-    if not rounds or _multiplies_bf16():
+    if not rounds or multiplies_bf16():
         return report
     return lambda fraction, message: report(fraction, f"{message}. {SLOW}")
 
 
-def _multiplies_bf16() -> bool:
+def multiplies_bf16() -> bool:
+    """Whether a CPU has arithmetic of bfloat16."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
