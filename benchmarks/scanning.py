@@ -17,7 +17,8 @@ from benchmarks.interleaved import interleave, spread
 from benchmarks.options import NETWORK, WEIGHTS, Bench, Options, silent
 from explorer.arrays import ScanArrays
 from explorer.compute.device import cpu_cores
-from explorer.compute.scan import CUDA_BATCH, decoder, multiplies_bf16, scan, to_input
+from explorer.compute.scan import CUDA_BATCH, decoder, scan, to_input
+from explorer.networks.fusing import multiplies_bf16
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import PRECISIONS, ImageSet
@@ -45,7 +46,7 @@ def measure(options: Options) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     precisions = PRECISIONS[:1] if options.quick else _precisions(options)
     if not options.quick and precisions != PRECISIONS:
-        figures["scan_bf16_skipped"] = "This processor has no bfloat16: it would take hours."
+        figures["scan_bf16_skipped"] = "This processor has no bfloat16: it is far slower."
     for name, source in list(NETWORKS.items())[: 1 if options.quick else None]:
         images = Bench(options, *source).images
         loaded = load(*source)

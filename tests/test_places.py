@@ -121,12 +121,19 @@ def test_where_nothing_is_open_nothing_comes() -> None:
     assert not later.summed(x).any()
 
 
-def test_channels_that_machine_code_is_not_for_are_refused() -> None:
+def test_forms_that_machine_code_is_not_for_are_refused() -> None:
     x, maps = seeded(1, 40, 3, 3), seeded(2, 1, 70, 3, 3)
-    for outer, given in ((70, maps), (72, maps)):
+    right = seeded(2, 1, 72, 3, 3)
+    refused = (70, maps, maps[0], x), (72, maps, maps[0], x), (72, right, right[0, :, :8], x)
+    for outer, given, by, wanted in (*refused, (72, right, right[0], x[..., :2])):
         conv = nn.Conv2d(40, outer, 1).requires_grad_(False)
+        quick = places.Transposed(conv, conv.weight, (3, 3), wanted)
         with pytest.raises(ValueError, match="do not go apart"):
-            places.Transposed(conv, conv.weight, (3, 3), x).later(Product(given, given[0]))
+            quick.later(Product(given, by))
+    later = places.Transposed(conv, conv.weight, (3, 3), x).later(Product(right, right[0]))
+    assert later.summed is not None
+    with pytest.raises(ValueError, match="not of the form"):
+        later.summed(x[:, :8])
 
 
 def worth_it(

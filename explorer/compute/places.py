@@ -90,8 +90,10 @@ class Transposed:
     def later(self, relevance: Product) -> Later:
         """[T,B,I,H,W], or its sums over space, of relevance [T,B,O,h,w]. Raises ValueError where
         the code is for other numbers of channels, or maps do not fit."""
-        outer, inner = self._weight.shape[:2]
-        if outer % RECORD or inner % RECORD or relevance.maps.shape[2] != outer:
+        (outer, inner), (_, images, given, *_) = self._weight.shape[:2], relevance.maps.shape
+        fits = relevance.by is not None and relevance.by.shape == relevance.maps.shape[1:]
+        known = self._wanted is None or self._wanted.shape == (images, inner, *self._size)
+        if outer % RECORD or inner % RECORD or given != outer or not fits or not known:
             raise ValueError(f"{tuple(relevance.maps.shape)} by {outer} x {inner} do not go apart")
         return Later(lambda: self._maps(relevance), lambda by: self._summed(relevance, by))
 
@@ -106,6 +108,8 @@ class Transposed:
 
     def _summed(self, relevance: Product, by: Tensor) -> Tensor:
         """[T,B,I]: the maps times ``by`` [B,I,H,W], added up over space."""
+        if by.shape != (relevance.maps.shape[1], self._weight.shape[1], *self._size):
+            raise ValueError(f"factors {tuple(by.shape)} are not of the form of the maps below")
         return self._products(relevance, _by_place(by), math.prod(self._size))
 
     def _products(self, relevance: Product, factors: Tensor, together: int) -> Tensor:

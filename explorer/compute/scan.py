@@ -19,6 +19,7 @@ from explorer.compute.engine import Cluster
 from explorer.lab import Report
 from explorer.networks import pooling
 from explorer.networks.cores import side_by_side
+from explorer.networks.fusing import multiplies_bf16
 from explorer.networks.graph import DTYPES, Network
 from explorer.networks.zoo import load
 from explorer.records import ImageSet, Workspace
@@ -72,11 +73,6 @@ def _with_advice(network: Network, report: Report) -> Report:
     if not rounds or multiplies_bf16():
         return report
     return lambda fraction, message: report(fraction, f"{message}. {SLOW}")
-
-
-def multiplies_bf16() -> bool:
-    """Whether a CPU has arithmetic of bfloat16."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _tell(writer: ScanWriter, report: Report) -> None:

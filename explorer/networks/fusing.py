@@ -143,8 +143,13 @@ def _supported(parameter: Tensor) -> bool:
     if parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if parameter.dtype is torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return multiplies_bf16()
     return parameter.dtype is torch.float32
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU at hand has arithmetic of bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _plain(convolution: nn.Conv2d) -> bool:
