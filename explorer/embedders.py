@@ -77,7 +77,7 @@ def identity(spec: str) -> str:
 
 def _version(package: str) -> str:
     try:
-        return importlib.metadata.version(package)
+        return networks.installed(package)
     except importlib.metadata.PackageNotFoundError as error:
         raise Unavailable(
             f"The package {package} is not installed: run pip install {package}."

@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from explorer.records import BadInput, Unavailable
@@ -111,10 +111,10 @@ def identity(network: str, weights: str) -> str:
     Unavailable as ``library``, ``checkpoint`` and ``edits_file`` do.
     """
     source, _ = library(network)
-    version = TOY_FORM if source == TOY else importlib.metadata.version(source)
+    version = TOY_FORM if source == TOY else installed(source)
     made_by = f"{source}=={version}"
     if is_random(weights):
-        kept = f"random:{seed(weights)}, torch=={importlib.metadata.version('torch')}"
+        kept = f"random:{seed(weights)}, torch=={installed('torch')}"
     elif is_edits(weights):
         kept = contents(edits_file(weights))
     elif is_checkpoint(weights) or weights.startswith("package:"):
@@ -122,6 +122,13 @@ def identity(network: str, weights: str) -> str:
     else:
         kept = weights
     return f"{network}, {made_by}, {kept}"
+
+
+@cache
+def installed(package: str) -> str:
+    """The version of an installed package, whose files are read once: each question names it.
+    Raises PackageNotFoundError when there is none."""
+    return importlib.metadata.version(package)
 
 
 def contents(path: Path) -> str:

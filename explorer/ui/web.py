@@ -11,6 +11,7 @@ from streamlit.runtime.pages_manager import PagesManager
 
 from explorer.settings import HOME
 from explorer.ui.ahead import Ahead
+from explorer.ui.document import Document
 
 # A folder called pages/ beside app.py would otherwise make the first deep link to a fresh server
 # run that page without app.py, so without sidebar and navigation.
@@ -35,5 +36,8 @@ def load() -> None:
         importlib.import_module(name)
 
 
-app = Ahead(st.App(HOME / "app.py", on_script_error=apologise))
+PAGES = {path.stem.partition("_")[2] for path in (HOME / "pages").glob("*.py")}
+"""What the addresses of pages end with, as Streamlit makes it of their files' names."""
+
+app = Document(Ahead(st.App(HOME / "app.py", on_script_error=apologise)), PAGES)
 threading.Thread(target=load, name="load", daemon=True).start()
