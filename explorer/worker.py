@@ -32,7 +32,7 @@ NICE = 5
 IDLE_SECONDS = 0.02
 MOMENT_SECONDS = 0.5
 REST_SECONDS = 30.0
-REPORT_SECONDS = 0.25
+REPORT_SECONDS = 0.1
 PULSE_SECONDS = 1.0
 CHECK_SECONDS = 10.0
 RETRY_SECONDS = 5.0
@@ -175,7 +175,8 @@ class Pulse:
         self._thread.start()
 
     def tell(self, fraction: float, message: str) -> None:
-        """Take note of the progress; written at most four times a second."""
+        """Take note of the progress; written, and asked whether to stop, at most ten times a
+        second."""
         self._told = (min(max(fraction, 0.0), 1.0), message)
         if time.monotonic() - self._written >= REPORT_SECONDS:
             self._beat()

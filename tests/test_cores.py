@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 
 import pytest
 import torch
 
-from explorer.networks.cores import WORTH, divided, side_by_side
+from explorer.networks.cores import WORTH, divided, go_on, side_by_side
 
 PATIENCE = 20.0
 
@@ -65,6 +66,38 @@ def test_whoever_stops_asking_leaves_nothing_running() -> None:
     count = len(begun)
     assert list(side_by_side(lambda number: number, range(2), 2)) == [0, 1]
     assert len(begun) == count <= 3
+
+
+def test_work_that_is_given_up_ends_where_it_asks_whether_to_go_on() -> None:
+    ended, begun = [], threading.Barrier(3)
+
+    def endless(number: int) -> None:
+        begun.wait(PATIENCE)
+        try:
+            while True:
+                go_on()
+        except CancelledError:
+            ended.append(number)
+
+    def lose_interest() -> None:
+        begun.wait(PATIENCE)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        next(side_by_side(endless, range(2), 2, lose_interest))
+    assert sorted(ended) == [0, 1]
+    assert list(side_by_side(lambda number: go_on(), range(4), 2)) == [None] * 4
+    go_on()  # who is not at work side by side goes on
+
+
+def test_who_waits_is_asked_now_and_then() -> None:
+    asked = threading.Semaphore(0)
+
+    def slow(number: int) -> int:
+        assert number or asked.acquire(timeout=PATIENCE)
+        return number
+
+    assert list(side_by_side(slow, range(3), 2, asked.release)) == [0, 1, 2]
 
 
 def test_what_fails_is_raised_where_it_is_asked_for() -> None:

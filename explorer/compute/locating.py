@@ -60,12 +60,15 @@ def crops(
         about = references.neuron, references.query, references.index[order[at]]
         return Crops(*about, box[at], heat[at], degenerate[at], rule)
 
-    done = 0
-    with closing(_heat_maps(piece, inputs, references, rule, np.split(order, marks))) as batches:
+    def tell() -> None:
+        report(done / count, f"Heat maps: {done} of {count}")
+
+    done, parts = 0, np.split(order, marks)
+    with closing(_heat_maps(piece, inputs, references, rule, parts, tell)) as batches:
         for maps in batches:
             done += len(maps)
             made.append(maps)
-            report(done / count, f"Heat maps: {done} of {count}")
+            tell()
             if done in marks and done < count:
                 first(some())
     return some()
@@ -90,9 +93,10 @@ def _heat_maps(
     references: References,
     rule: str,
     parts: Sequence[np.ndarray],
+    idle: Callable[[], None],
 ) -> Generator[np.ndarray, None, None]:
     """f32[B,H,W] of successive batches of the references: of one of the ``parts`` i64[K], which is
-    shown when it is there, after the other."""
+    shown when it is there, after the other. ``idle`` is called while one is waited for."""
     on_cpu = _device(piece).type == "cpu"
     at_once = min(HALVES, torch.get_num_threads()) if on_cpu else 1
     size = _size(piece)
@@ -114,7 +118,7 @@ def _heat_maps(
         return np.concatenate(in_batches(part, at, size))
 
     batches = [each for some in parts for each in _evenly(some, at_once, size)]
-    yield from side_by_side(batch, batches, at_once) if at_once > 1 else map(batch, batches)
+    yield from side_by_side(batch, batches, at_once, idle) if at_once > 1 else map(batch, batches)
 
 
 def _evenly(some: np.ndarray, at_once: int, size: int) -> list[np.ndarray]:

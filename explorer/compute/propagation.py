@@ -18,6 +18,7 @@ from explorer.compute.rules import Rule, pass_on
 from explorer.compute.z_plus import flat, z_plus, z_plus_above_zero, z_plus_below_zero
 from explorer.networks import modules as m
 from explorer.networks import quick
+from explorer.networks.cores import go_on
 from explorer.networks.slices import Slice
 
 LEAST_TURNS = 8
@@ -111,6 +112,7 @@ class Propagation(fx.Interpreter):
         owed: dict[fx.Node, list[Share]] = {self._end: [start]}
         with torch.no_grad():
             for node in reversed(above):
+                go_on()
                 shares = owed.pop(node, [])
                 given = self.through(node, shares) if shares else ()
                 for feeder, some in zip(self._steps[node].feeders, given, strict=False):
@@ -168,6 +170,7 @@ class Propagation(fx.Interpreter):
         return replace(pull, below=lambda: chosen)
 
     def run_node(self, n: fx.Node) -> Any:
+        go_on()
         feeders = [feeder for feeder in n.all_input_nodes if feeder in self._steps]
         rule = self._rules.get(n)
         if n.op == "output" or not feeders:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
-from threading import Barrier
+from threading import Barrier, Event, local
 from typing import TypeVar
 
 import torch
@@ -20,26 +20,54 @@ WORTH = 1 << 24
 """Products that are worth dividing."""
 READING = 16
 """Reading a number takes as long as so many products."""
+IDLE_SECONDS = 0.1
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
+_here = local()  # .given_up: of the work that this thread does, an event
+
+
 def side_by_side(
-    function: Callable[[Item], Made], items: Iterable[Item], at_once: int
+    function: Callable[[Item], Made],
+    items: Iterable[Item],
+    at_once: int,
+    idle: Callable[[], None] | None = None,
 ) -> Iterator[Made]:
     """``function`` of each item, in their order; ``at_once`` of them are under way, and one waits
-    for its turn. Who stops asking waits for those that are under way."""
+    for its turn. ``idle`` is called ten times in a second of waiting for one. Who stops asking, or
+    raises there, waits for those that are under way, which end where they ask to ``go_on``."""
     under_way: list[Future[Made]] = []
+    given_up = Event()
+
+    def work(item: Item) -> Made:
+        _here.given_up = given_up
+        return function(item)
+
+    def first() -> Made:
+        while idle and not wait(under_way[:1], IDLE_SECONDS).done:
+            idle()
+        return under_way.pop(0).result()
+
     try:
         for item in items:
-            under_way.append(_pool(at_once).submit(function, item))
+            under_way.append(_pool(at_once).submit(work, item))
             if len(under_way) > at_once:
-                yield under_way.pop(0).result()
+                yield first()
         while under_way:
-            yield under_way.pop(0).result()
+            yield first()
     finally:
+        given_up.set()
         wait([each for each in under_way if not each.cancel()])
+
+
+def go_on() -> None:
+    """For long work side by side to ask now and then: raises CancelledError where nobody waits for
+    it any more."""
+    given_up: Event | None = getattr(_here, "given_up", None)
+    if given_up and given_up.is_set():
+        raise CancelledError
 
 
 def divided(work: Callable[[tuple[int, int]], None], total: int, each: int) -> None:
