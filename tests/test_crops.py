@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import CancelledError
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +13,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torchvision.transforms.functional import gaussian_blur
 
-from explorer.compute import locating
+from explorer.compute import attribution, locating
 from explorer.compute.crops import SIDE, boxes_and_heat
+from explorer.networks.cores import side_by_side
 from explorer.networks.graph import Network
 from explorer.networks.zoo import load
 from explorer.records import Crops, Neuron, ReferenceQuery, References
 
+PATIENCE = 20.0
 VIEW = 224
 
 
@@ -203,3 +209,42 @@ def test_what_is_wanted_comes_first_and_changes_nothing(wanted: range, marks: li
     assert np.array_equal(found.index, index)
     assert np.abs(found.box - plain.box).max() <= 1
     assert np.abs(found.heat.astype(int) - plain.heat.astype(int)).max() <= 1
+
+
+def test_heat_maps_that_nobody_waits_for_end_on_their_way() -> None:
+    network = Network.build(load("timm:test_resnet", "random:0"))
+    piece = network.slice(None, network.info.layers[-2].name)
+    side, ended = network.info.preprocess.crop, []
+    x, one = torch.randn(1, 3, side, side), torch.zeros(1, dtype=torch.long)
+
+    def again_and_again(_: int) -> None:
+        end = time.monotonic() + PATIENCE
+        try:
+            while time.monotonic() < end:
+                attribution.heat(piece, x, one, one)
+        except CancelledError:
+            ended.append(True)
+
+    def lose_interest() -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        next(side_by_side(again_and_again, range(1), 2, lose_interest))
+    assert ended == [True]
+
+
+@pytest.mark.skipif(torch.get_num_threads() < 2, reason="One core makes one batch after the other.")
+def test_who_makes_crops_is_heard_of_while_a_batch_is_under_way() -> None:
+    network = Network.build(load("timm:test_resnet", "random:0"))
+    layer = network.info.layers[-2]
+    side, told = network.info.preprocess.crop, threading.Event()
+    neuron, index = Neuron("tiny", layer.name, 3), np.arange(2)
+    about = neuron, ReferenceQuery(), index, np.ones(2, np.float32), np.zeros(2, np.int64)
+
+    def inputs(at: np.ndarray) -> torch.Tensor:
+        assert told.wait(PATIENCE)
+        return torch.zeros(len(at), 3, side, side)
+
+    given = References(*about), "lrp", index, lambda _: None, lambda *_: told.set()
+    piece = network.slice(None, layer.name)
+    assert len(locating.crops(piece, inputs, *given).box) == 2

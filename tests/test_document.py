@@ -53,8 +53,10 @@ def test_other_addresses_are_left_alone(path: str) -> None:
     assert dict(start["headers"])[b"x-zip"] == b"1"
 
 
-@pytest.mark.parametrize("given", [{"method": "HEAD", "html": b""}, {"status": 304, "html": b""}])
-def test_what_has_no_document_stays_as_it_is(given: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "given", [{"method": "HEAD", "html": b""}, {"status": 304, "html": b""}, {"status": 206}]
+)
+def test_what_is_no_whole_document_stays_as_it_is(given: dict[str, Any]) -> None:
     start, body = answer("/Neuron", **given)
-    assert body["body"] == b""
+    assert body["body"] == given.get("html", HTML)
     assert dict(start["headers"])[b"etag"] == b"1"

@@ -31,13 +31,14 @@ class Document:
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         asked = scope["type"] == "http" and scope["method"] == "GET"
         if asked and scope["path"].rpartition("/")[2] in self._pages:
+            # What is compressed cannot be told anything.
             plain = [each for each in scope["headers"] if each[0] != b"accept-encoding"]
             scope, send = {**scope, "headers": plain}, _telling(send)
         await self._app(scope, receive, send)
 
 
 def _telling(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
-    """``send`` for an answer that comes in one piece; of other answers nothing is changed."""
+    """``send`` for a document that comes in one piece; of other answers nothing is changed."""
     begun: list[Any] = []
 
     async def tell(message: Any) -> None:
@@ -46,7 +47,7 @@ def _telling(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitabl
             return
         if begun:
             start, body = begun.pop(), message.get("body", b"")
-            if HEAD in body and not message.get("more_body"):
+            if start["status"] == 200 and HEAD in body and not message.get("more_body"):
                 body = body.replace(HEAD, HEAD + BESIDE, 1)
                 message = {**message, "body": body}
                 kept = [each for each in start["headers"] if each[0].lower() not in CHANGED]
